@@ -1,0 +1,116 @@
+"""An adapter: what a method learnt on one base. Saved in peft's own layout, so peft opens it and we open peft's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from fedpeft.adapters.files import private_folder, write_private
+from fedpeft.adapters.schema import Schema, Vector
+from fedpeft.errors import AdapterError
+
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+_FINGERPRINT = "fedpeft_base_fingerprint"
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """Tensors, the method's configuration, and the base they belong to.
+
+    Parameters
+    ----------
+    schema : Schema
+        Names and shapes of the tensors.
+    vector : ndarray of float32, shape (schema.size,)
+        The tensors, flat.
+    config : mapping
+        The method's configuration as peft writes it to ``adapter_config.json``.
+    base : str
+        Fingerprint of the base it was trained on.
+    """
+
+    schema: Schema
+    vector: Vector
+    config: Mapping[str, Any]
+    base: str
+
+    def tensors(self) -> dict[str, Vector]:
+        """Return the tensors by name."""
+        return self.schema.unflatten(self.vector)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the float32 tensors."""
+        return int(self.vector.nbytes)
+
+    def require_base(self, fingerprint: str) -> None:
+        """Refuse to be used on another base.
+
+        Raises
+        ------
+        AdapterError
+            When ``fingerprint`` is not the one this adapter was trained on.
+        """
+        if fingerprint != self.base:
+            raise AdapterError(
+                "adapter base",
+                f"{self.base[:12]}…",
+                f"the base {fingerprint[:12]}…",
+                "load the base it was trained on, or train it again on this one",
+            )
+
+    def save(self, folder: Path) -> None:
+        """Write ``adapter_model.safetensors`` and ``adapter_config.json``, readable by the owner only."""
+        private_folder(folder)
+        metadata = {"format": "pt", _FINGERPRINT: self.base}
+        tensors = {name: np.ascontiguousarray(t) for name, t in self.tensors().items()}
+        write_private(folder / WEIGHTS, save(tensors, metadata))
+        write_private(folder / CONFIG, json.dumps(dict(self.config), indent=2, sort_keys=True).encode())
+
+    @classmethod
+    def load(cls, folder: Path, base: str | None = None) -> Adapter:
+        """Read an adapter that fedpeft or peft saved.
+
+        Parameters
+        ----------
+        folder : Path
+        base : str, optional
+            Fingerprint to assume when the file carries none, as peft's own do not.
+
+        Raises
+        ------
+        AdapterError
+            When files are missing or damaged, or the base is unknown or another.
+        """
+        try:
+            config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+            tensors = load_file(folder / WEIGHTS)
+            recorded = _metadata(folder / WEIGHTS).get(_FINGERPRINT)
+        except (OSError, ValueError, SafetensorError) as error:
+            raise AdapterError(
+                f"adapter folder {folder}", str(error), f"readable {CONFIG} and {WEIGHTS}"
+            ) from error
+        if (recorded or base) is None:
+            raise AdapterError(f"adapter folder {folder}", "no base fingerprint", "one", "name the base")
+        schema = Schema.of({name: t.shape for name, t in tensors.items()})
+        adapter = cls(schema, schema.flatten(tensors), config, str(recorded or base))
+        if not np.isfinite(adapter.vector).all():
+            raise AdapterError(f"adapter folder {folder}", "NaN or infinity", "finite tensors")
+        if base is not None:
+            adapter.require_base(base)
+        return adapter
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    """Read the string map in a safetensors header, which the numpy reader does not return."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    return dict(header.get("__metadata__", {}))

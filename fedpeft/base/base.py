@@ -1,0 +1,49 @@
+"""The frozen base as a value: a model, its tokenizer, and the fingerprint that adapters are bound to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base model that is never trained.
+
+    Parameters
+    ----------
+    name : str
+        As the scenario names it.
+    folder : Path
+        A Hugging Face folder (``config.json``, ``model.safetensors``, tokenizer) in :attr:`dtype`; processes
+        that load it map the same pages.
+    fingerprint : str
+        The sha256 of the weights as published, before any change of precision.
+    model : PreTrainedModel
+        In evaluation mode, without gradients.
+    tokenizer : PreTrainedTokenizerBase
+    """
+
+    name: str
+    folder: Path
+    fingerprint: str
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision the base computes in."""
+        return self.model.dtype
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers the base holds, tied ones once."""
+        return sum(p.numel() for p in self.model.parameters())
+
+    @property
+    def float32_bytes(self) -> int:
+        """Bytes that sending the whole base in fp32 would cost; what adapters are compared with."""
+        return 4 * self.parameters

@@ -1,0 +1,83 @@
+"""One hierarchy of errors. Every message names the field, the value found, what was expected and a remedy.
+
+A user meets these on one line at the command line (exit code 2) and as ordinary exceptions in Python.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class FedpeftError(Exception):
+    """The root of everything fedpeft raises on purpose.
+
+    Parameters
+    ----------
+    field : str
+        What is wrong: a scenario field, a file, a message field.
+    value : object
+        What was found there.
+    expected : str
+        What would have been accepted.
+    remedy : str, optional
+        What to do about it.
+    """
+
+    def __init__(self, field: str, value: object, expected: str, remedy: str = "") -> None:
+        self.field, self.value, self.expected, self.remedy = field, value, expected, remedy
+        line = f"{field}: found {value!r}, expected {expected}"
+        super().__init__(f"{line}; {remedy}" if remedy else line)
+
+    def __reduce__(self) -> tuple[type[FedpeftError], tuple[str, str, str, str]]:
+        return type(self), (self.field, str(self.value), self.expected, self.remedy)
+
+
+class ScenarioError(FedpeftError):
+    """A scenario that cannot be read or whose parts do not fit together."""
+
+
+class DataError(FedpeftError):
+    """Client data that is missing, malformed or empty."""
+
+
+class BaseError(FedpeftError):
+    """A base model that cannot be found, read or used."""
+
+
+class AdapterError(FedpeftError):
+    """An adapter that does not fit: wrong base, wrong schema, damaged file."""
+
+
+class BundleError(FedpeftError):
+    """A device bundle that is incomplete, altered, or meant for another base."""
+
+
+class ProtocolError(FedpeftError):
+    """A message of the federation that must not be used."""
+
+
+class RunError(FedpeftError):
+    """A run folder that is missing, unfinished or in use."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Say which known name was probably meant.
+
+    Parameters
+    ----------
+    name : str
+        The name that is not known.
+    known : iterable of str
+        The names that are.
+
+    Returns
+    -------
+    str
+        ``"did you mean 'x'?"``, or the list of known names when none is close.
+    """
+    choices = list(known)
+    close = get_close_matches(name, choices, n=1, cutoff=0.5)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return f"known: {', '.join(sorted(choices))}"

@@ -1,0 +1,103 @@
+"""A base with a method attached: trainable parameters that read and write as flat vectors.
+
+Two slots lie over the frozen base. ``SHARED`` holds the federation's adapter, ``PRIVATE`` a person's own on top of
+it; both are active together or alone, and the base underneath is one object however many people it serves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from peft import PeftModel, get_peft_model
+from torch import nn
+
+from fedpeft.adapters import Adapter, Schema
+from fedpeft.adapters.schema import Vector
+from fedpeft.base.base import Base
+from fedpeft.methods.method import Method
+
+SHARED, PRIVATE = "shared", "private"
+
+
+class Attached:
+    """A model whose adapters can be exchanged.
+
+    Parameters
+    ----------
+    base : Base
+        Its model object is wrapped and must not be wrapped twice.
+    method : Method
+        Of the shared adapter.
+    private : Method
+        Of the private one; usually the same with a smaller rank.
+    seed : int
+        Decides the starting values, the same on every client.
+    """
+
+    def __init__(self, base: Base, method: Method, private: Method, seed: int) -> None:
+        self.base = base
+        self._methods = {SHARED: method, PRIVATE: private}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.model: PeftModel = get_peft_model(base.model, method.peft_config(), adapter_name=SHARED)
+            self.model.add_adapter(PRIVATE, private.peft_config())
+        self._parameters = {slot: self._collect(slot) for slot in self._methods}
+        self.schemas = {
+            slot: Schema.of({name: tuple(p.shape) for name, p in parameters.items()})
+            for slot, parameters in self._parameters.items()
+        }
+        self.initial = {slot: self.read(slot) for slot in self._methods}
+        self.activate(SHARED)
+
+    def parameters(self, slot: str, keep: Callable[[str], bool] = lambda _: True) -> list[nn.Parameter]:
+        """Make the named tensors of one slot trainable, everything else frozen, and return them."""
+        chosen = []
+        for owner, parameters in self._parameters.items():
+            for name, parameter in parameters.items():
+                parameter.requires_grad_(owner == slot and keep(name))
+                if parameter.requires_grad:
+                    chosen.append(parameter)
+        return chosen
+
+    def activate(self, *slots: str) -> None:
+        """Let these slots change the base's output; none means the bare base."""
+        if not slots:
+            self.model.base_model.disable_adapter_layers()
+            return
+        self.model.base_model.enable_adapter_layers()
+        self.model.base_model.set_adapter(list(slots))
+
+    def read(self, slot: str) -> Vector:
+        """Return a slot's parameters as a new vector of shape (schema.size,)."""
+        parameters = self._parameters[slot]
+        return self.schemas[slot].flatten({n: p.detach().numpy() for n, p in parameters.items()})
+
+    @torch.no_grad()
+    def write(self, slot: str, vector: Vector) -> None:
+        """Set a slot's parameters."""
+        for name, tensor in self.schemas[slot].unflatten(vector).items():
+            self._parameters[slot][name].copy_(torch.from_numpy(np.ascontiguousarray(tensor)))
+
+    def adapter(self, slot: str, vector: Vector) -> Adapter:
+        """Make an adapter, ready to be saved or exported, from a slot's parameters."""
+        config = self._methods[slot].peft_config().to_dict()
+        config["base_model_name_or_path"] = self.base.name
+        config["target_modules"] = sorted({n.split(".lora_")[0].split(".")[-1] for n in self.schemas[slot].names()})
+        plain = {k: v for k, v in config.items() if isinstance(v, (str, int, float, bool, list, dict, type(None)))}
+        return Adapter(self.schemas[slot], vector, plain, self.base.fingerprint)
+
+    def _collect(self, slot: str) -> dict[str, nn.Parameter]:
+        """Name a slot's parameters as peft's saved files do, without the slot's name."""
+        return {
+            name.replace(f".{slot}.", "."): parameter
+            for name, parameter in self.model.named_parameters()
+            if f".{slot}." in name
+        }
+
+
+def active(attached: Attached, slots: Sequence[str]) -> PeftModel:
+    """Return the model with exactly these slots active."""
+    attached.activate(*slots)
+    return attached.model

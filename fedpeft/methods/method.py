@@ -1,0 +1,90 @@
+"""The shape of a PEFT method, and the table of those that exist.
+
+A method is its configuration: a frozen pydantic model whose fields are what a scenario's ``[method]`` table
+may say, with the properties that decide what it can be combined with as class variables.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from enum import StrEnum
+from typing import Any, ClassVar
+
+from peft import PeftConfig
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from fedpeft.errors import ScenarioError, nearest
+
+
+class Algebra(StrEnum):
+    """What averaging a method's parameters means for the change they make to the base."""
+
+    LINEAR = "linear"
+    MULTILINEAR = "multilinear"
+    NORM = "norm"
+    NETWORK = "network"
+    SET = "set"
+
+
+class Method(BaseModel, ABC):
+    """A parameter-efficient method and its settings."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: ClassVar[str]
+    algebra: ClassVar[Algebra]
+    mergeable: ClassVar[bool]
+
+    @abstractmethod
+    def peft_config(self) -> PeftConfig:
+        """Return the configuration that peft builds the trainables from."""
+
+
+METHODS: dict[str, type[Method]] = {}
+
+
+def register(method: type[Method]) -> type[Method]:
+    """Add a method to the table under its name."""
+    METHODS[method.name] = method
+    return method
+
+
+def parse_method(settings: dict[str, Any]) -> Method:
+    """Read a scenario's ``[method]`` table.
+
+    Parameters
+    ----------
+    settings : dict
+        ``name`` and the method's own fields.
+
+    Raises
+    ------
+    ScenarioError
+        For an unknown method, an unknown field or a value of the wrong kind.
+    """
+    import fedpeft.methods.lora  # noqa: F401  (registers itself)
+
+    fields = dict(settings)
+    name = fields.pop("name", None)
+    if name not in METHODS:
+        raise ScenarioError("method.name", name, "a known method", nearest(str(name), METHODS))
+    try:
+        return METHODS[name](**fields)
+    except ValidationError as error:
+        raise first_complaint(error, "method", METHODS[name]) from error
+
+
+def first_complaint(error: ValidationError, prefix: str, model: type[BaseModel]) -> ScenarioError:
+    """Turn pydantic's first complaint into one line, with the nearest field for a typo."""
+    complaint = error.errors()[0]
+    path = [str(part) for part in complaint["loc"]]
+    field = ".".join([prefix, *path] if prefix else path)
+    if complaint["type"] == "extra_forbidden":
+        owner = model
+        for part in path[:-1]:
+            annotation = owner.model_fields[part].annotation
+            if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+                owner = annotation
+        return ScenarioError(field, path[-1], "a known field", nearest(path[-1], owner.model_fields))
+    message = complaint["msg"].removeprefix("Value error, ")
+    return ScenarioError(field, complaint["input"], message[0].lower() + message[1:])
