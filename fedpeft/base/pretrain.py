@@ -41,7 +41,7 @@ class PretrainConfig:
     heads: int = 4
     feed_forward: int = 640
     context: int = 512
-    epochs: int = 12
+    epochs: int = 6
     batch: int = 32
     length: int = 128
     learning_rate: float = 2e-3
@@ -113,11 +113,11 @@ def pretrain(
             optimizer.step()
             schedule.step()
             optimizer.zero_grad(set_to_none=True)
-            losses.append(loss.detach())
+            losses.append(float(loss.detach()))
             if len(losses) == per_epoch:
                 break
         perplexity = _perplexity(model, held_rows, device)
-        mean = float(torch.stack(losses).mean()) if losses else float("nan")
+        mean = float(np.mean(losses)) if losses else float("nan")
         listen(Progress(epoch + 1, config.epochs, mean, perplexity))
     for handle in dropouts:
         handle.remove()

@@ -7,7 +7,7 @@ never seen a client's words. The choice hangs on a hash of the pseudonym: no see
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from datetime import datetime
 from functools import cache
@@ -36,9 +36,8 @@ class KeyboardFederation:
     def conversations(self, client_id: str) -> Iterator[Conversation]:
         """Yield the client's conversations, seen from their device."""
         sender = _client_senders()[self.client_ids().index(client_id)]
-        for turns in _conversations():
-            if any(who == sender for who, _, _ in turns):
-                yield perspective(turns, sender)
+        for number in _conversations_of()[sender]:
+            yield perspective(_conversations()[number], sender)
 
 
 def public_conversations() -> list[tuple[Turn, ...]]:
@@ -74,15 +73,21 @@ def _conversations() -> list[tuple[Turn, ...]]:
 
 
 @cache
+def _conversations_of() -> dict[str, list[int]]:
+    """Return each sender's conversations by number."""
+    index: dict[str, list[int]] = defaultdict(list)
+    for number, turns in enumerate(_conversations()):
+        for sender in {who for who, _, _ in turns}:
+            index[sender].append(number)
+    return index
+
+
+@cache
 def _client_senders() -> list[str]:
-    messages: Counter[str] = Counter()
-    conversations: Counter[str] = Counter()
-    for turns in _conversations():
-        messages.update(who for who, _, _ in turns)
-        conversations.update({who for who, _, _ in turns})
+    messages = Counter(who for turns in _conversations() for who, _, _ in turns)
     eligible = [
         who
-        for who in messages
-        if messages[who] in MESSAGES and conversations[who] >= MIN_CONVERSATIONS
+        for who, numbers in _conversations_of().items()
+        if messages[who] in MESSAGES and len(numbers) >= MIN_CONVERSATIONS
     ]
     return sorted(eligible, key=lambda who: sha256(who.encode()).digest())[:CLIENTS]

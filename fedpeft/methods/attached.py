@@ -1,12 +1,13 @@
 """A base with a method attached: trainable parameters that read and write as flat vectors.
 
-Two slots lie over the frozen base. ``SHARED`` holds the federation's adapter, ``PRIVATE`` a person's own on top of
-it; both are active together or alone, and the base underneath is one object however many people it serves.
+Two slots lie over the frozen base. ``SHARED`` holds the federation's adapter, ``PRIVATE`` a person's own on top
+of it; both are active together or alone, and the base below is one object however many people it serves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from enum import Enum
 
 import numpy as np
 import torch
@@ -84,20 +85,14 @@ class Attached:
         """Make an adapter, ready to be saved or exported, from a slot's parameters."""
         config = self._methods[slot].peft_config().to_dict()
         config["base_model_name_or_path"] = self.base.name
-        config["target_modules"] = sorted({n.split(".lora_")[0].split(".")[-1] for n in self.schemas[slot].names()})
-        plain = {k: v for k, v in config.items() if isinstance(v, (str, int, float, bool, list, dict, type(None)))}
+        config["target_modules"] = sorted(self.model.peft_config[slot].target_modules)
+        plain = {key: v.value if isinstance(v, Enum) else v for key, v in config.items()}
         return Adapter(self.schemas[slot], vector, plain, self.base.fingerprint)
 
     def _collect(self, slot: str) -> dict[str, nn.Parameter]:
         """Name a slot's parameters as peft's saved files do, without the slot's name."""
         return {
-            name.replace(f".{slot}.", "."): parameter
+            ".".join(name.rsplit(f".{slot}.", 1)): parameter
             for name, parameter in self.model.named_parameters()
             if f".{slot}." in name
         }
-
-
-def active(attached: Attached, slots: Sequence[str]) -> PeftModel:
-    """Return the model with exactly these slots active."""
-    attached.activate(*slots)
-    return attached.model

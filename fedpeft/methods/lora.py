@@ -1,6 +1,6 @@
 """LoRA (Hu et al. 2021, arXiv:2106.09685), through peft.
 
-    h = W x + s B A x,    A: [r, in] seeded at random,  B: [out, r] zero,    s = alpha / r  (rsLoRA: alpha / sqrt r)
+    h = W x + s B A x,   A: [r, in] random,  B: [out, r] zero,   s = alpha / r   (rsLoRA: alpha / sqrt r)
 
 Sends A and B, ``r (in + out)`` numbers per adapted matrix. The mean of A and B is not the mean of B A
 (algebra: multilinear); a common seeded start keeps the difference small.

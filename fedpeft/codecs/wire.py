@@ -1,0 +1,57 @@
+"""The whole payload of a client: the vector's integers, then the lanes' digits, in one array."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedpeft.adapters.update import Update
+from fedpeft.codecs.lanes import LaneCodec
+from fedpeft.codecs.ring import Ring, RingCodec
+from fedpeft.errors import ProtocolError
+
+
+@dataclass(frozen=True)
+class WireCodec:
+    """Encodes updates and decodes sums of updates.
+
+    Parameters
+    ----------
+    ring : RingCodec
+    size : int
+        Length d of the update's vector; 0 for messages that carry lanes alone.
+    names : sequence of str
+        The lanes.
+    """
+
+    ring: RingCodec
+    size: int
+    names: Sequence[str]
+
+    @property
+    def lanes(self) -> LaneCodec:
+        """How the lanes are written."""
+        return LaneCodec(self.ring, self.names)
+
+    @property
+    def length(self) -> int:
+        """Ring coordinates of a payload; a message of another length is refused unread."""
+        return self.size + self.lanes.size
+
+    def encode(self, update: Update, rng: np.random.Generator) -> Ring:
+        """Write an update as ring integers of shape (length,)."""
+        if update.vector.shape != (self.size,):
+            raise ProtocolError("update vector shape", update.vector.shape, f"({self.size},)")
+        return self.join(self.ring.encode(update.vector, rng), update.lanes)
+
+    def join(self, levels: Ring, lanes: Mapping[str, float]) -> Ring:
+        """Append lanes to a vector that is already written."""
+        return np.concatenate([levels, self.lanes.encode(lanes)])
+
+    def decode(self, total: NDArray[np.uint64], contributors: int) -> Update:
+        """Read the sum of the contributors' updates from the sum of their payloads."""
+        vector = self.ring.decode(total[: self.size], contributors)
+        return Update(vector, self.lanes.decode(total[self.size :]))

@@ -1,0 +1,17 @@
+"""The edge SDK: a base graph, personal adapters and onnxruntime; nothing here trains or imports torch.
+
+>>> from fedpeft.device import Runtime
+>>> runtime = Runtime(Path("runs/demo/device/base"))
+>>> mine = runtime.load(Path("runs/demo/device/adapters/ada"))
+>>> runtime.complete("I am", adapter=mine)
+>>> runtime.suggest("I am ", adapter=mine)
+"""
+
+from fedpeft.device.bundle import Bundle
+from fedpeft.device.folders import find_run
+from fedpeft.device.loaded import LoadedAdapter
+from fedpeft.device.manifest import Manifest
+from fedpeft.device.runtime import Runtime
+from fedpeft.device.suggest import Suggestion
+
+__all__ = ["Bundle", "LoadedAdapter", "Manifest", "Runtime", "Suggestion", "find_run"]

@@ -1,0 +1,139 @@
+"""A folder that travels to a device: its files, and a manifest that says what they must hash to.
+
+==================  ==================================================================
+base                ``model.onnx``, ``model.onnx.data``, ``tokenizer.json``
+adapter             ``adapter.onnx_adapter``, and the same in peft's layout:
+                    ``adapter_config.json``, ``adapter_model.safetensors``
+==================  ==================================================================
+
+onnxruntime accepts an adapter with a flipped bit, and one trained on another base of the same shape; neither
+is noticed in the output. The manifest is what notices.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import file_digest, sha256
+from pathlib import Path
+from typing import Literal
+
+from fedpeft.device.manifest import MANIFEST, File, Manifest
+from fedpeft.errors import BundleError
+
+GRAPH, TOKENIZER, ADAPTER = "model.onnx", "tokenizer.json", "adapter.onnx_adapter"
+FINGERPRINT = "fedpeft.base_fingerprint"
+"""Key of the graph's own metadata under which it carries its base's fingerprint."""
+
+_AGAIN = "export or fetch the bundle again"
+_LARGEST_MANIFEST = 16 << 20
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A folder whose manifest has been read. What it lists is unproven until :meth:`verify` or :meth:`read`.
+
+    Parameters
+    ----------
+    folder : Path
+    manifest : Manifest
+    """
+
+    folder: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, folder: Path, kind: Literal["base", "adapter"]) -> Bundle:
+        """Read a bundle's manifest.
+
+        Raises
+        ------
+        BundleError
+            When there is none, it cannot be used, or it is of the other kind.
+        """
+        try:
+            with (folder / MANIFEST).open("rb") as file:
+                content = file.read(_LARGEST_MANIFEST)
+        except OSError as error:
+            raise BundleError(f"{folder}/{MANIFEST}", error.strerror, "a readable file", _AGAIN) from error
+        manifest = Manifest.from_json(content, str(folder))
+        if manifest.kind != kind:
+            raise BundleError(f"{folder} kind", manifest.kind, f"a bundle of kind {kind!r}")
+        return cls(folder, manifest)
+
+    def read(self, name: str) -> bytes:
+        """Return a file's content, exactly the bytes that were hashed.
+
+        Raises
+        ------
+        BundleError
+            When the file is not listed, missing, truncated or altered.
+        """
+        listed = self._listed(name)
+        try:
+            content = (self.folder / name).read_bytes()
+        except OSError as error:
+            raise BundleError(f"{self.folder}/{name}", error.strerror, "a readable file", _AGAIN) from error
+        self._compare(name, listed, len(content), sha256(content).hexdigest())
+        return content
+
+    def verify(self) -> None:
+        """Compare every file with the manifest, and the folder with the list.
+
+        Raises
+        ------
+        BundleError
+            Naming the first file that is missing, truncated, altered or not listed.
+        """
+        for name, listed in self.manifest.files.items():
+            try:
+                with (self.folder / name).open("rb") as file:
+                    digest = file_digest(file, "sha256").hexdigest()
+                    size = file.tell()
+            except OSError as error:
+                raise BundleError(
+                    f"{self.folder}/{name}", error.strerror, "a readable file", _AGAIN
+                ) from error
+            self._compare(name, listed, size, digest)
+        present = {path.name for path in self.folder.iterdir()}
+        for name in sorted(present - self.manifest.files.keys() - {MANIFEST}):
+            raise BundleError(f"{self.folder}/{name}", "a file", "only files the manifest lists", "remove it")
+
+    def require_base(self, fingerprint: str) -> None:
+        """Refuse to be used with another base.
+
+        Raises
+        ------
+        BundleError
+            When ``fingerprint`` is not the one in the manifest.
+        """
+        found = self.manifest.base_fingerprint
+        if found != fingerprint:
+            raise BundleError(
+                f"{self.folder} base",
+                f"{found[:12]}…",
+                f"the base {fingerprint[:12]}…",
+                "use the base bundle it was exported with",
+            )
+
+    def _listed(self, name: str) -> File:
+        if name not in self.manifest.files:
+            raise BundleError(f"{self.folder}/{MANIFEST} files", sorted(self.manifest.files), f"{name} too")
+        return self.manifest.files[name]
+
+    def _compare(self, name: str, listed: File, size: int, digest: str) -> None:
+        if size != listed.bytes:
+            raise BundleError(f"{self.folder}/{name}", f"{size} bytes", f"{listed.bytes} bytes", _AGAIN)
+        if digest != listed.sha256:
+            raise BundleError(
+                f"{self.folder}/{name}", f"sha256 {digest[:12]}…", f"sha256 {listed.sha256[:12]}…", _AGAIN
+            )
+
+
+def hash_files(folder: Path) -> dict[str, File]:
+    """Describe every file of a folder for its manifest, which must not be written yet."""
+    files = {}
+    for path in sorted(folder.iterdir()):
+        with path.open("rb") as file:
+            digest = file_digest(file, "sha256").hexdigest()
+            files[path.name] = File(sha256=digest, bytes=file.tell())
+    return files

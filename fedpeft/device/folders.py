@@ -1,0 +1,75 @@
+"""Where a run keeps its device bundles.
+
+==================================  ==================================================
+``<run>/run.json``                  when it started, and more
+``<run>/device/base/``              the base bundle
+``<run>/device/adapters/<user>/``   one adapter bundle per person, and ``global``
+==================================  ==================================================
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+from fedpeft.errors import RunError, nearest
+
+RECORD = "run.json"
+LATEST = "latest"
+NOBODY, EVERYBODY = "base", "global"
+"""Names that are not people: the base without an adapter, and the adapter all people share."""
+
+
+def find_run(name: str = LATEST, root: Path = Path("runs")) -> Path:
+    """Return a run's folder.
+
+    Parameters
+    ----------
+    name : str
+        A folder under ``root``, a path, or ``latest``: the one that started last.
+    root : Path
+        Where runs are kept.
+
+    Raises
+    ------
+    RunError
+        When there is no such run.
+    """
+    started = _started(root)
+    if name == LATEST and started:
+        return root / max(started, key=lambda run: started[run])
+    if name != LATEST and (root / name / RECORD).is_file():
+        return root / name
+    remedy = nearest(name, started) if started and name != LATEST else "make one with `fedpeft simulate`"
+    raise RunError("run", name, f"a run in {root}{'/' if root.name else ''}", remedy)
+
+
+def base_folder(run: Path) -> Path:
+    """Return where a run's base bundle lies or will lie."""
+    return run / "device" / "base"
+
+
+def adapter_folder(run: Path, user: str) -> Path:
+    """Return where a person's adapter bundle lies or will lie."""
+    return run / "device" / "adapters" / user
+
+
+def users(run: Path) -> list[str]:
+    """Return who has an adapter bundle in a run, ``global`` included."""
+    folder = run / "device" / "adapters"
+    if not folder.is_dir():
+        return []
+    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _started(root: Path) -> dict[str, datetime]:
+    """Read when each run started; a folder whose record cannot be read is not a run yet."""
+    found = {}
+    for record in root.glob(f"*/{RECORD}"):
+        try:
+            moment = datetime.fromisoformat(json.loads(record.read_text(encoding="utf-8"))["started"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        found[record.parent.name] = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return found

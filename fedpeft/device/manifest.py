@@ -1,0 +1,125 @@
+"""What a bundle says of itself, as canonical JSON: kind, base, files with their hashes, tensors."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+
+from fedpeft.errors import BundleError
+
+MANIFEST = "manifest.json"
+SCHEMA = 1
+"""Version of the manifest's own layout; a reader refuses any other."""
+
+Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Filename = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$", max_length=128)]
+"""A plain name: without separators, drive letters or a leading dot it cannot leave the folder."""
+
+Shape = tuple[int | None, ...]
+"""``None`` stands for a rank that the adapter chooses."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class File(_Part):
+    """What a file must hash to."""
+
+    sha256: Digest
+    bytes: int = Field(ge=0)
+
+
+class DecoderFacts(_Part):
+    """What running a base's graph takes that the graph does not say itself.
+
+    A message is ``me`` or ``you``, its pieces, ``end``; a context begins with ``start``. Marks that the
+    tokenizer lacks are empty.
+    """
+
+    context: int = Field(ge=1, description="Most tokens the base can look back on, the new one included.")
+    vocabulary: int = Field(ge=1)
+    layers: int = Field(ge=1)
+    kv_heads: int = Field(ge=1)
+    head_dim: int = Field(ge=1)
+    start: tuple[int, ...]
+    me: tuple[int, ...]
+    you: tuple[int, ...]
+    end: tuple[int, ...]
+    pad: int
+
+
+class Manifest(_Part):
+    """The content of ``manifest.json``."""
+
+    schema_version: Literal[1] = 1
+    kind: Literal["base", "adapter"]
+    base_fingerprint: Digest = Field(description="Of the base's published weights.")
+    name: str = Field(min_length=1, description="The base's name, or whose adapter it is.")
+    method: str | None = Field(None, description="How an adapter was trained; none for a base.")
+    files: dict[Filename, File]
+    tensors: dict[str, Shape] = Field(
+        description="A base: the inputs an adapter may fill. An adapter: those it fills."
+    )
+    decoder: DecoderFacts | None = None
+    details: dict[str, JsonValue] = Field({}, description="Facts for people; nothing depends on them.")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Manifest:
+        if (self.kind == "base") != (self.decoder is not None):
+            raise ValueError("'decoder' belongs to a base, and every base has one")
+        if MANIFEST in self.files:
+            raise ValueError(f"{MANIFEST} cannot list itself")
+        return self
+
+    def to_json(self) -> bytes:
+        """Return canonical JSON: sorted keys, no spaces, UTF-8; equal manifests are equal bytes."""
+        fields = self.model_dump(mode="json")
+        return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+    @classmethod
+    def from_json(cls, content: bytes, where: str) -> Manifest:
+        """Read a manifest.
+
+        Parameters
+        ----------
+        content : bytes
+        where : str
+            The folder, for the message of an error.
+
+        Raises
+        ------
+        BundleError
+            When it is not JSON, has another schema version, or a field is missing, unknown or malformed.
+        """
+        try:
+            fields = json.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise BundleError(f"{where}/{MANIFEST}", str(error), "JSON", "export it again") from error
+        version = fields.get("schema_version") if isinstance(fields, dict) else None
+        if version != SCHEMA:
+            raise BundleError(
+                f"{where}/{MANIFEST} schema_version",
+                version,
+                str(SCHEMA),
+                "export it again with this version of fedpeft, or update fedpeft on the device",
+            )
+        try:
+            return cls.model_validate_json(content)
+        except ValidationError as error:
+            complaint = error.errors()[0]
+            field = ".".join(str(part) for part in complaint["loc"]) or "manifest"
+            found = "absent" if complaint["type"] == "missing" else str(complaint["input"])[:80]
+            raise BundleError(
+                f"{where}/{MANIFEST} {field}", found, complaint["msg"], "export it again"
+            ) from error

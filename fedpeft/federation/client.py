@@ -1,0 +1,118 @@
+"""The ClientApp: Flower messages in, work by :class:`~fedpeft.federation.worker.Worker`, messages out."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from pathlib import Path
+
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+
+from fedpeft.adapters.schema import Vector
+from fedpeft.errors import DataError, ProtocolError
+from fedpeft.federation.locate import run_folder_of, scenario_of
+from fedpeft.federation.messages import facts, read_request, reply
+from fedpeft.federation.personal import keep_personal, score_stranger
+from fedpeft.federation.plan import RoundPlan
+from fedpeft.federation.worker import Worker
+from fedpeft.methods.attached import SHARED
+
+STATES = "clients"
+
+
+@lru_cache(maxsize=1)
+def worker_at(scenario: str, folder: str) -> Worker:
+    """Return this process's worker; the base stays warm between messages."""
+    from fedpeft.scenario import load_scenario
+
+    return Worker(load_scenario(Path(scenario)), Path(folder) / STATES)
+
+
+def worker_of(context: Context) -> Worker:
+    """Return the worker for a run's configuration."""
+    return worker_at(str(scenario_of(context.run_config)), str(run_folder_of(context)))
+
+
+def client_app() -> ClientApp:
+    """Build the ClientApp.
+
+    ================== ================================================== =========================
+    message type       asks                                               answers
+    ================== ================================================== =========================
+    query.hello        who are you, and on what would you train?          name, digests, readiness
+    train              one round                                          the protected update
+    evaluate           score the global adapter on validation text        protected totals
+    train.personalize  fine-tune, gate, keep, and score on test text      metrics
+    evaluate.stranger  score another's adapter (simulations only)         metrics
+    ================== ================================================== =========================
+    """
+    app = ClientApp()
+
+    @app.query("hello")
+    def hello(message: Message, context: Context) -> Message:
+        worker, client = worker_of(context), _client(context)
+        ready = bool(worker.windows(client).train.tokens)
+        values = {
+            "client": client,
+            "scenario": worker.scenario.digest,
+            "schema": worker.attached.schemas[SHARED].digest,
+            "base": worker.base.fingerprint,
+            "ready": ready,
+            "reason": "" if ready else "no text of their own to train on",
+        }
+        return Message(facts(values), reply_to=message)
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        worker, plan, change, _ = _agreed(message, context)
+        return Message(reply(worker.train(_client(context), plan.round, change)), reply_to=message)
+
+    @app.evaluate()
+    def evaluate(message: Message, context: Context) -> Message:
+        worker, _, change, _ = _agreed(message, context)
+        return Message(reply(worker.score(_client(context), change)), reply_to=message)
+
+    @app.train("personalize")
+    def personalize(message: Message, context: Context) -> Message:
+        worker, plan, change, _ = _agreed(message, context)
+        try:
+            result = keep_personal(worker, _client(context), change, plan.model)
+        except DataError as error:
+            return Message(facts({"client": _client(context), "skipped": str(error)}), reply_to=message)
+        return Message(facts({"client": _client(context), "result": json.dumps(result)}), reply_to=message)
+
+    @app.evaluate("stranger")
+    def stranger(message: Message, context: Context) -> Message:
+        worker, _, change, extra = _agreed(message, context, ("other",))
+        if extra["other"] not in worker.client_ids:
+            raise ProtocolError("request other", extra["other"], "a client of this federation")
+        metrics = score_stranger(worker, _client(context), extra["other"], change)
+        return Message(facts({"client": _client(context), "result": json.dumps(metrics)}), reply_to=message)
+
+    return app
+
+
+def _agreed(
+    message: Message, context: Context, extra: tuple[str, ...] = ()
+) -> tuple[Worker, RoundPlan, Vector, dict[str, str]]:
+    """Read a request and check it against what this client runs."""
+    worker = worker_of(context)
+    plan, change, data, further = read_request(message.content, worker.size, extra)
+    plan.check(
+        worker.scenario.digest, worker.attached.schemas[SHARED].digest, worker.base.fingerprint, data
+    )
+    return worker, plan, change, further
+
+
+def _client(context: Context) -> str:
+    """Return the client this node stands for: its number in the federation, as simulations give it."""
+    worker, number = worker_of(context), context.node_config.get("partition-id")
+    if not isinstance(number, int) or not 0 <= number < len(worker.client_ids):
+        raise ProtocolError(
+            "node config partition-id",
+            number,
+            f"a number below {len(worker.client_ids)}",
+            f"start the simulation with num-supernodes={len(worker.client_ids)}",
+        )
+    return worker.client_ids[number]

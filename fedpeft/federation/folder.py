@@ -1,0 +1,135 @@
+"""A run's folder: everything there is to know of it, written so that a crash leaves nothing half."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from fedpeft.adapters.files import write_whole
+from fedpeft.errors import RunError
+from fedpeft.scenario import Scenario
+
+SCENARIO, RUN, METRICS, PEOPLE, SKIPPED, DATA, ENVIRONMENT = (
+    "scenario.json",
+    "run.json",
+    "metrics.jsonl",
+    "people.jsonl",
+    "skipped.json",
+    "data.json",
+    "environment.json",
+)
+_PACKAGES = (
+    "fedpeft", "flwr", "torch", "transformers", "peft", "bitsandbytes", "onnxruntime", "cryptography", "numpy",
+)  # fmt: skip
+
+
+class RunFolder:
+    """Reads and writes one run's record.
+
+    Parameters
+    ----------
+    path : Path
+        Created with its parents when missing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.mkdir(parents=True, exist_ok=True)
+
+    @classmethod
+    def fresh(cls, root: Path, name: str) -> RunFolder:
+        """Make a new folder under ``root``, named after the scenario and the moment."""
+        stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+        root.mkdir(parents=True, exist_ok=True)
+        for attempt in range(100):
+            path = root / (f"{name}-{stamp}" + (f"-{attempt}" if attempt else ""))
+            try:
+                path.mkdir()
+            except FileExistsError:
+                continue
+            return cls(path)
+        raise RunError("run folder", str(root / name), "a free name")
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder for one process.
+
+        Raises
+        ------
+        RunError
+            When another process is writing this run.
+        """
+        with (self.path / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise RunError(
+                    f"run {self.path}", "in use", "a run that no other process is writing", "wait for it to end"
+                ) from error
+            yield
+
+    def write(self, name: str, value: Any) -> None:
+        """Replace a JSON file."""
+        write_whole(self.path / name, json.dumps(value, indent=2) + "\n")
+
+    def read(self, name: str, default: Any = None) -> Any:
+        """Return a JSON file's value, or the default when there is none."""
+        try:
+            return json.loads((self.path / name).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return default
+
+    def update(self, **fields: Any) -> None:
+        """Change fields of ``run.json``."""
+        self.write(RUN, {**self.read(RUN, {}), **fields})
+
+    def lines(self, name: str) -> list[dict[str, Any]]:
+        """Return the objects of a JSON lines file."""
+        path = self.path / name
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def write_lines(self, name: str, rows: list[dict[str, Any]]) -> None:
+        """Replace a JSON lines file."""
+        write_whole(self.path / name, "".join(json.dumps(row) + "\n" for row in rows))
+
+    def describe(self, scenario: Scenario, facts: Mapping[str, Any]) -> None:
+        """Write the scenario, the environment and the first ``run.json``."""
+        self.write(SCENARIO, scenario.model_dump(mode="json"))
+        write_whole(self.path / "scenario.toml", to_toml(scenario.model_dump(mode="json", exclude_none=True)))
+        self.write(ENVIRONMENT, environment())
+        known = self.read(RUN, {})
+        started = known.get("started", datetime.now(UTC).isoformat(timespec="seconds"))
+        self.write(RUN, {"name": self.path.name, "started": started, "seconds": 0.0, **known, **facts})
+
+
+def environment() -> dict[str, str]:
+    """Return versions and machine, for the record."""
+    found = {"python": sys.version.split()[0], "platform": platform.platform()}
+    found["cores"] = str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def to_toml(tables: Mapping[str, Any], prefix: str = "") -> str:
+    """Write nested tables of plain values as TOML (the standard library only reads it)."""
+    plain = {k: v for k, v in tables.items() if not isinstance(v, Mapping)}
+    nested = {k: v for k, v in tables.items() if isinstance(v, Mapping)}
+    # A JSON string, number, boolean or list of them is also valid TOML.
+    text = "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in plain.items())
+    for key, table in nested.items():
+        name = f"{prefix}{key}"
+        text += f"\n[{name}]\n" + to_toml(table, f"{name}.")
+    return text

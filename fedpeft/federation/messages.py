@@ -1,0 +1,120 @@
+"""Between values and Flower's records. What comes from the network is validated here, before any use."""
+
+from __future__ import annotations
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+
+from fedpeft.adapters.schema import Vector
+from fedpeft.codecs.bfloat16 import from_bfloat16, to_bfloat16
+from fedpeft.codecs.ring import Ring
+from fedpeft.errors import ProtocolError
+from fedpeft.federation.plan import RoundPlan, model_hash
+
+_PLAN, _GLOBAL, _PAYLOAD, _FACTS = "plan", "global", "payload", "facts"
+_BFLOAT16, _RING = "fedpeft.bfloat16", "fedpeft.ring"
+
+Fact = str | int | float | bool | list[float]
+
+
+def request(plan: RoundPlan, change: Vector, extra: dict[str, str] | None = None) -> RecordDict:
+    """Write a plan and the global change (bfloat16) as one message content."""
+    data = to_bfloat16(change).tobytes()
+    records = RecordDict()
+    records[_PLAN] = ConfigRecord({**plan.as_record(), **(extra or {})})
+    records[_GLOBAL] = ArrayRecord({_GLOBAL: Array("uint16", (change.size,), _BFLOAT16, data)})
+    return records
+
+
+def published(change: Vector) -> Vector:
+    """Return the global change as clients receive it; what a run saves and scores."""
+    return from_bfloat16(to_bfloat16(change))
+
+
+def hash_of(change: Vector) -> str:
+    """Return the hash under which a global change is announced."""
+    return model_hash(to_bfloat16(change).tobytes())
+
+
+def read_request(
+    content: RecordDict, size: int, extra: tuple[str, ...] = ()
+) -> tuple[RoundPlan, Vector, bytes, dict[str, str]]:
+    """Read a request on the client.
+
+    Returns
+    -------
+    plan : RoundPlan
+    change : ndarray of float32, shape (size,)
+    data : bytes
+        The change as it came, for its hash.
+    extra : dict
+        The named further fields.
+
+    Raises
+    ------
+    ProtocolError
+        When anything is missing, of another type, of another length or not finite.
+    """
+    if _PLAN not in content.config_records or _GLOBAL not in content.array_records:
+        raise ProtocolError("request", sorted(content), f"the records {_PLAN} and {_GLOBAL}")
+    fields = dict(content.config_records[_PLAN])
+    further = {}
+    for name in extra:
+        value = fields.pop(name, None)
+        if not isinstance(value, str):
+            raise ProtocolError(f"request {name}", value, "a string")
+        further[name] = value
+    data = _bytes(content.array_records[_GLOBAL], _GLOBAL, "uint16", size, _BFLOAT16)
+    change = from_bfloat16(np.frombuffer(data, np.uint16))
+    if not np.isfinite(change).all():
+        raise ProtocolError("request global change", "NaN or infinity", "finite numbers")
+    return RoundPlan.parse(fields), change, data, further
+
+
+def reply(payload: Ring) -> RecordDict:
+    """Write a client's payload as one array: transport costs grow with the number of arrays."""
+    array = Array(str(payload.dtype), (payload.size,), _RING, payload.tobytes())
+    return RecordDict({_PAYLOAD: ArrayRecord({_PAYLOAD: array})})
+
+
+def read_reply(message: Message, length: int, dtype: np.dtype[np.unsignedinteger]) -> Ring:
+    """Read a client's payload on the server.
+
+    Raises
+    ------
+    ProtocolError
+        When it is not exactly one array of the agreed type and length.
+    """
+    records = message.content.array_records
+    if set(message.content) != {_PAYLOAD} or _PAYLOAD not in records:
+        raise ProtocolError("reply", sorted(message.content), f"the record {_PAYLOAD} alone")
+    return np.frombuffer(_bytes(records[_PAYLOAD], _PAYLOAD, str(dtype), length, _RING), dtype)
+
+
+def facts(values: dict[str, Fact]) -> RecordDict:
+    """Write plain values as a message content."""
+    return RecordDict({_FACTS: ConfigRecord(dict(values))})
+
+
+def read_facts(message: Message) -> dict[str, Fact]:
+    """Read plain values.
+
+    Raises
+    ------
+    ProtocolError
+        When the message holds anything else.
+    """
+    if set(message.content) != {_FACTS} or _FACTS not in message.content.config_records:
+        raise ProtocolError("reply", sorted(message.content), f"the record {_FACTS} alone")
+    return dict(message.content.config_records[_FACTS])  # type: ignore[arg-type]
+
+
+def _bytes(record: ArrayRecord, name: str, dtype: str, size: int, stype: str) -> bytes:
+    if list(record) != [name]:
+        raise ProtocolError("array record", sorted(record), f"the array {name} alone")
+    array = record[name]
+    found = (array.dtype, tuple(array.shape), array.stype, len(array.data))
+    expected = (dtype, (size,), stype, size * np.dtype(dtype).itemsize)
+    if found != expected:
+        raise ProtocolError(f"array {name}", found, str(expected))
+    return bytes(array.data)

@@ -1,0 +1,82 @@
+"""What the server asks of a client, and how the client checks it against what it agreed to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from typing import Any
+
+from fedpeft.errors import ProtocolError
+
+
+@dataclass(frozen=True, slots=True)
+class RoundPlan:
+    """One request of a run.
+
+    Parameters
+    ----------
+    run : str
+        Name of the run.
+    round : int
+        0 before the first aggregation; the last round's number + 1 for personalization.
+    scenario : str
+        Digest of the scenario: codec, channel, training and privacy parameters are agreed, never sent.
+    schema : str
+        Digest of the shared adapter's schema.
+    base : str
+        Fingerprint of the frozen base.
+    model : str
+        The sha256 of the global change that comes with the plan.
+    """
+
+    run: str
+    round: int
+    scenario: str
+    schema: str
+    base: str
+    model: str
+
+    def as_record(self) -> dict[str, str | int]:
+        """Return the plan as plain values."""
+        return asdict(self)
+
+    @classmethod
+    def parse(cls, record: Mapping[str, Any]) -> RoundPlan:
+        """Read a plan from a message.
+
+        Raises
+        ------
+        ProtocolError
+            When a field is missing, unknown or of the wrong type.
+        """
+        fields = {name: int if name == "round" else str for name in cls.__slots__}
+        if record.keys() != fields.keys():
+            raise ProtocolError("round plan", sorted(record), f"exactly {sorted(fields)}")
+        for name, kind in fields.items():
+            if type(record[name]) is not kind:
+                raise ProtocolError(f"round plan {name}", record[name], kind.__name__)
+        return cls(**record)
+
+    def check(self, scenario: str, schema: str, base: str, change: bytes) -> None:
+        """Refuse a plan that is not what this client agreed to.
+
+        Raises
+        ------
+        ProtocolError
+            Naming the first part that differs.
+        """
+        mine = {"scenario": scenario, "schema": schema, "base": base, "model": model_hash(change)}
+        for name, expected in mine.items():
+            if getattr(self, name) != expected:
+                raise ProtocolError(
+                    f"round plan {name}",
+                    getattr(self, name)[:12],
+                    f"{expected[:12]}, as on this client",
+                    "server and clients must run the same scenario on the same base",
+                )
+
+
+def model_hash(change: bytes) -> str:
+    """Return the hash that binds a plan to the global change it comes with."""
+    return sha256(b"fedpeft-model/v1" + change).hexdigest()

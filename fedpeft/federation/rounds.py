@@ -1,0 +1,164 @@
+"""The rounds, as the server runs them; the same code in every engine.
+
+1. Choose a cohort by seed; send each client the plan and the global adapter's change since its seeded start.
+2. Add the replies as they arrive, in integers; a reply that is not exactly what was agreed is a failure.
+3. With enough contributors open the sum, decode it, let the aggregation rule move the global adapter. With too
+   few the round is burnt: the adapter stays as it was and the next round begins.
+4. Score the new adapter on the validation text of a fixed panel, again through the channel.
+5. Append the round to ``metrics.jsonl``, then replace the checkpoint.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from flwr.app import Message
+from flwr.serverapp import Grid
+
+from fedpeft.adapters.schema import Vector
+from fedpeft.adapters.update import WEIGHT, Update
+from fedpeft.aggregation import advance
+from fedpeft.codecs import WireCodec
+from fedpeft.errors import RunError
+from fedpeft.federation.checkpoint import Checkpoint
+from fedpeft.federation.cohort import Roll, choose
+from fedpeft.federation.exchange import Exchange, exchange
+from fedpeft.federation.folder import METRICS, RunFolder
+from fedpeft.federation.messages import hash_of, published, read_reply, request
+from fedpeft.federation.plan import RoundPlan
+from fedpeft.federation.watcher import Watcher
+from fedpeft.federation.worker import Worker
+from fedpeft.methods.attached import SHARED
+from fedpeft.training.evaluate import Tally
+
+
+class Rounds:
+    """Runs the rounds of one run.
+
+    Parameters
+    ----------
+    grid : Grid
+    worker : Worker
+        The server's own, for schema, codec and base fingerprint; it never sees a client's text.
+    roll : Roll
+    folder : RunFolder
+    watcher : Watcher
+    """
+
+    def __init__(self, grid: Grid, worker: Worker, roll: Roll, folder: RunFolder, watcher: Watcher) -> None:
+        self.grid, self.worker, self.roll, self.folder, self.watcher = grid, worker, roll, folder, watcher
+        self.scenario = worker.scenario
+
+    def run(self) -> Vector:
+        """Run what is left of the rounds and return the published global change, shape (d,)."""
+        start = time.monotonic()
+        point = Checkpoint.read(self.folder.path, self.scenario.digest, self.worker.size)
+        if point is None:
+            point = Checkpoint(0, np.zeros(self.worker.size, np.float32), {})
+            row = {"round": 0, "validation": self.validate(0, point.change), "seconds": time.monotonic() - start}
+            self._finish(row, [], point)
+        rows = [row for row in self.folder.lines(METRICS) if row["round"] <= point.round]
+        for round_ in range(point.round + 1, self.scenario.federation.rounds + 1):
+            start = time.monotonic()
+            row, point = self.one(round_, point)
+            row["seconds"] = time.monotonic() - start
+            self._finish(row, rows, point)
+        return published(point.change)
+
+    def one(self, round_: int, before: Checkpoint) -> tuple[dict[str, Any], Checkpoint]:
+        """Run one round.
+
+        Returns
+        -------
+        row : dict
+            The round's line of ``metrics.jsonl``.
+        after : Checkpoint
+        """
+        cohort = choose(
+            self.roll.clients, self.scenario.federation.cohort, self.scenario.seed, "cohort", round_
+        )
+        codec = self.worker.train_codec(round_)
+        summed, contributors, sent = self._collect("train", f"round {round_}", round_, before.change, cohort, codec)
+        row: dict[str, Any] = {
+            "round": round_,
+            "cohort": cohort,
+            "contributors": contributors,
+            "failures": len(sent.failures),
+            "bytes_down": sent.bytes_down // len(cohort),
+            "bytes_up": sent.bytes_up // max(1, len(cohort) - len(sent.failures)),
+        }
+        if sent.failures:
+            row["reasons"] = sent.failures
+        if contributors < self.scenario.federation.minimum:
+            if not contributors:
+                raise RunError(f"round {round_}", next(iter(sent.failures.values())), "at least one contributor")
+            return {**row, "burnt": True}, replace(before, round=round_)
+        mean = np.zeros(self.worker.size, np.float32)
+        mean[self.worker.shared_mask(round_)] = summed.mean()
+        step, state = advance(mean, before.state, self.scenario.aggregation)
+        after = Checkpoint(round_, before.change + step, state)
+        row |= _health(summed, contributors) | {"update_norm": float(np.linalg.norm(step))}
+        return {**row, "validation": self.validate(round_, after.change)}, after
+
+    def validate(self, round_: int, change: Vector) -> dict[str, float] | None:
+        """Score a global change on the panel's validation text; None without a panel."""
+        panel = choose(self.roll.clients, self.scenario.federation.panel, self.scenario.seed, "panel")
+        if not panel:
+            return None
+        codec = self.worker.tally_codec
+        total, contributors, _ = self._collect("evaluate", f"validate {round_}", round_, change, panel, codec)
+        return Tally(**total.lanes).metrics() if contributors else None
+
+    def plan(self, round_: int, change: Vector) -> RoundPlan:
+        """Write the plan that goes with a global change."""
+        return RoundPlan(
+            run=self.folder.path.name,
+            round=round_,
+            scenario=self.scenario.digest,
+            schema=self.worker.attached.schemas[SHARED].digest,
+            base=self.worker.base.fingerprint,
+            model=hash_of(change),
+        )
+
+    def _collect(
+        self, message_type: str, stage: str, round_: int, change: Vector, clients: list[str], codec: WireCodec
+    ) -> tuple[Update, int, Exchange]:
+        """Send one request to all, open the sum of what comes back."""
+        content = request(self.plan(round_, change), change)
+        ring = replace(codec.ring, clients=max(codec.ring.clients, len(clients)))
+        opener = self.worker.channel.opener(ring, codec.length)
+
+        def take(client: str, message: Message) -> None:
+            opener.add(client, read_reply(message, codec.length, codec.ring.dtype))
+
+        sent = exchange(
+            self.grid,
+            message_type,
+            self.roll.nodes,
+            dict.fromkeys(clients, content),
+            take,
+            lambda done, total: self.watcher.stage(stage, done, total),
+        )
+        return codec.decode(opener.open(), opener.contributors), opener.contributors, sent
+
+    def _finish(self, row: dict[str, Any], rows: list[dict[str, Any]], point: Checkpoint) -> None:
+        rows.append(row)
+        self.folder.write_lines(METRICS, rows)
+        point.write(self.folder.path, self.scenario.digest)
+        self.watcher.round(row, self.scenario.federation.rounds)
+
+
+def _health(summed: Update, contributors: int) -> dict[str, float]:
+    """Return what the lanes say about a round: loss, and what quantization did to the sum."""
+    lanes = summed.lanes
+    norm = float(np.linalg.norm(summed.vector.astype(np.float64)))
+    return {
+        "train_loss": lanes["loss"] / max(lanes["tokens"], 1.0),
+        "weight": lanes[WEIGHT],
+        "client_norm": float(np.sqrt(lanes["squared_norm"] / contributors)),
+        "quantization_error": float(np.sqrt(lanes["squared_error"]) / max(norm, 1e-30)),
+        "clipped": lanes["clipped"] / max(summed.vector.size * contributors, 1),
+    }

@@ -1,0 +1,121 @@
+"""The ServerApp, and the run it conducts: roll call, rounds, personalization, record."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from fedpeft.federation.client import worker_at
+from fedpeft.federation.cohort import Roll, roll_call
+from fedpeft.federation.folder import DATA, SCENARIO, RunFolder
+from fedpeft.federation.locate import run_folder_of, scenario_of
+from fedpeft.federation.rounds import Rounds
+from fedpeft.federation.study import score_people
+from fedpeft.federation.watcher import Silent, Watcher
+from fedpeft.federation.worker import Worker
+from fedpeft.methods.attached import SHARED
+from fedpeft.scenario import load_scenario
+
+GLOBAL_ADAPTER = "adapters/global"
+
+
+def conduct(grid: Grid, worker: Worker, folder: RunFolder, watcher: Watcher, engine: str) -> None:
+    """Run a scenario to its end, from wherever its folder says it stands.
+
+    Parameters
+    ----------
+    grid : Grid
+        Reaches one node per client.
+    worker : Worker
+        The server's own.
+    folder : RunFolder
+    watcher : Watcher
+    engine : str
+        For the record.
+
+    Raises
+    ------
+    FedpeftError
+        When the run cannot go on; its folder can be resumed.
+    """
+    clock = _Clock(folder)
+    folder.describe(worker.scenario, {**facts(worker), "engine": engine, "status": "running"})
+    try:
+        roll = roll_call(grid, len(worker.client_ids), agreed(worker))
+        folder.write(DATA, data_card(worker, roll))
+        rounds = Rounds(grid, worker, roll, folder, watcher)
+        change = rounds.run()
+        start = worker.attached.initial[SHARED]
+        worker.attached.adapter(SHARED, start + change).save(folder.path / GLOBAL_ADAPTER)
+        score_people(rounds, change)
+    except BaseException:
+        clock.stop(status="interrupted")
+        raise
+    clock.stop(status="trained")
+
+
+def server_app() -> ServerApp:
+    """Build the ServerApp for Flower's own engines."""
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Grid, context: Context) -> None:
+        folder = RunFolder(run_folder_of(context))
+        path = scenario_of(context.run_config)
+        folder.write(SCENARIO, load_scenario(path).model_dump(mode="json"))
+        with folder.lock():
+            conduct(grid, worker_at(str(path), str(folder.path)), folder, Silent(), "flower")
+
+    return app
+
+
+def facts(worker: Worker) -> dict[str, Any]:
+    """Return what ``run.json`` says about base, method and federation."""
+    base = worker.base
+    return {
+        "base": {
+            "name": base.name,
+            "fingerprint": base.fingerprint,
+            "parameters": base.parameters,
+            "float32_bytes": base.float32_bytes,
+            "dtype": str(base.dtype).removeprefix("torch."),
+        },
+        "adapter_parameters": worker.size,
+        "schema_digest": worker.attached.schemas[SHARED].digest,
+        "clients": len(worker.client_ids),
+    }
+
+
+def agreed(worker: Worker) -> dict[str, str]:
+    """Return what every client must hold alike."""
+    return {
+        "scenario": worker.scenario.digest,
+        "schema": worker.attached.schemas[SHARED].digest,
+        "base": worker.base.fingerprint,
+    }
+
+
+def data_card(worker: Worker, roll: Roll) -> dict[str, Any]:
+    """Describe the federation without looking into anybody's text."""
+    return {
+        "federation": worker.federation.name,
+        "clients": len(worker.client_ids),
+        "ready": len(roll.clients),
+        "skipped": len(roll.skipped),
+        "split": "by time: 70 % train, 15 % validation, 15 % test of each person's own messages",
+        "window": worker.scenario.data.window,
+    }
+
+
+class _Clock:
+    """Adds the time of this attempt to the run's."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder, self._start = folder, time.monotonic()
+
+    def stop(self, **fields: Any) -> None:
+        spent = self._folder.read("run.json", {}).get("seconds", 0.0) + time.monotonic() - self._start
+        self._folder.update(seconds=round(spent, 3), **fields)

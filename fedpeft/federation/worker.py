@@ -1,0 +1,187 @@
+"""A client's work, without Flower: what a device does with a plan, on its own text."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fedpeft.adapters.partition import PARTITIONS
+from fedpeft.adapters.schema import Vector
+from fedpeft.adapters.update import WEIGHT, Update
+from fedpeft.base import load_base
+from fedpeft.codecs import WireCodec
+from fedpeft.codecs.ring import Ring
+from fedpeft.data import Client, load_federation
+from fedpeft.data.windows import Windows, windows
+from fedpeft.device.folders import EVERYBODY, NOBODY
+from fedpeft.errors import DataError, ProtocolError, nearest
+from fedpeft.methods import Attached
+from fedpeft.methods.attached import SHARED
+from fedpeft.scenario import Scenario
+from fedpeft.scenario.validate import ring_codec
+from fedpeft.secagg import CHANNELS
+from fedpeft.seeds import derive, stream
+from fedpeft.training import evaluate, train
+from fedpeft.training.evaluate import LANES as TALLY_LANES
+from fedpeft.training.keystrokes import Keystrokes
+
+# A client's name becomes the name of its folder.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,127}")
+
+TRAIN_LANES = (WEIGHT, "loss", "tokens", "squared_norm", "squared_error", "clipped")
+
+
+@dataclass(frozen=True, slots=True)
+class ClientWindows:
+    """One client's text, encoded once."""
+
+    train: Windows
+    validation: Windows
+    test: Windows
+    messages: int
+
+
+class Worker:
+    """Everything that the clients served by one process share: the base, the method, the encoded text.
+
+    Parameters
+    ----------
+    scenario : Scenario
+    states : Path
+        Folder with one private folder per client.
+    """
+
+    def __init__(self, scenario: Scenario, states: Path) -> None:
+        # One thread per process: engines then agree to the bit, and one worker per core is fastest.
+        torch.set_num_threads(1)
+        self.scenario = scenario
+        self.states = states
+        self.federation = load_federation(scenario.data.federation)
+        self.base = load_base(scenario.base.name, scenario.base.dtype)
+        seed = derive(scenario.seed, "initial adapter")
+        self.attached = Attached(self.base, scenario.shared_method, scenario.private_method, seed)
+        self.channel = CHANNELS[scenario.channel.name]()
+        self.ring = ring_codec(scenario)
+        self._windows: dict[str, ClientWindows] = {}
+
+    @cached_property
+    def keystrokes(self) -> Keystrokes:
+        """The counter for this tokenizer."""
+        return Keystrokes(self.base.tokenizer, int(self.base.model.config.vocab_size))
+
+    @cached_property
+    def client_ids(self) -> list[str]:
+        """The clients of the scenario, in the federation's order."""
+        ids = list(self.federation.client_ids())
+        if len(set(ids)) != len(ids):
+            raise DataError("data.federation", self.federation.name, "unique client names")
+        for client in ids:
+            if not _NAME.fullmatch(client) or client in (NOBODY, EVERYBODY):
+                raise DataError(
+                    "client name", client, f"letters, digits, '.', '_', '@', '-', not {NOBODY} or {EVERYBODY}"
+                )
+        wanted = self.scenario.data.clients or len(ids)
+        if wanted > len(ids):
+            raise DataError("data.clients", wanted, f"at most the federation's {len(ids)}")
+        if self.scenario.federation.cohort > wanted:
+            raise DataError("federation.cohort", self.scenario.federation.cohort, f"at most {wanted} clients")
+        return ids[:wanted]
+
+    @property
+    def size(self) -> int:
+        """Length of the shared adapter's vector."""
+        return self.attached.schemas[SHARED].size
+
+    def windows(self, client: str) -> ClientWindows:
+        """Return one client's encoded text, reading it when it is first asked for."""
+        if client not in self._windows:
+            if client not in self.client_ids:
+                raise DataError("client", client, "a client of the federation", nearest(client, self.client_ids))
+            split, table = Client.of(self.federation, client).split, self.scenario.data
+            train_, validation, test = (
+                windows(part, self.base.tokenizer, table.window)
+                for part in (split.train, split.validation, split.test)
+            )
+            if table.max_windows:
+                train_ = Windows(train_.ids[-table.max_windows :], train_.labels[-table.max_windows :])
+            messages = sum(len(e.mine()) for e in split.train + split.validation + split.test)
+            self._windows[client] = ClientWindows(train_, validation, test, messages)
+        return self._windows[client]
+
+    def keep(self, round_: int, name: str) -> bool:
+        """Say whether a tensor is trained and shared in a round."""
+        return PARTITIONS[self.scenario.federation.partition](name, round_)
+
+    def shared_mask(self, round_: int) -> np.ndarray:
+        """Return which coordinates of the shared vector travel in a round; boolean, shape (size,)."""
+        return self.attached.schemas[SHARED].mask(lambda name: self.keep(round_, name))
+
+    def train_codec(self, round_: int) -> WireCodec:
+        """Return how a round's updates are written."""
+        return WireCodec(self.ring, int(self.shared_mask(round_).sum()), TRAIN_LANES)
+
+    @property
+    def tally_codec(self) -> WireCodec:
+        """Return how evaluation totals are written: lanes alone."""
+        return WireCodec(self.ring, 0, TALLY_LANES)
+
+    def train(self, client: str, round_: int, change: Vector) -> Ring:
+        """Train one round locally and return the protected payload.
+
+        Raises
+        ------
+        DataError
+            When the client has nothing to train on.
+        ProtocolError
+            When training diverged; such an update is never sent.
+        """
+        own = self.windows(client).train
+        if not own.tokens:
+            raise DataError(f"client {client}", "no text of their own", "at least one message to train on")
+        scenario, attached = self.scenario, self.attached
+        start = attached.initial[SHARED] + change
+        attached.activate(SHARED)
+        attached.write(SHARED, start)
+        seed = derive(scenario.seed, "train", client, round_)
+        trained = train(attached, SHARED, own, scenario.training, seed, lambda n: self.keep(round_, n))
+        delta = (attached.read(SHARED) - start)[self.shared_mask(round_)]
+        uniform = scenario.federation.weighting == "uniform"
+        weight = 1.0 if uniform else min(own.tokens / scenario.federation.weight_cap, 1.0)
+        return self.channel.protect(self._encode(delta, weight, trained.loss, trained.tokens, seed, round_))
+
+    def _encode(
+        self, delta: Vector, weight: float, loss: float, tokens: int, seed: int, round_: int
+    ) -> Ring:
+        if not np.isfinite(delta).all():
+            raise ProtocolError("update", "NaN or infinity", "finite numbers", "lower training.learning_rate")
+        weighted = np.float32(weight) * delta
+        levels = self.ring.encode(weighted, stream(seed, "rounding"))
+        error = self.ring.decode(levels.astype(np.uint64), 1) - weighted
+        update = Update.weighted(
+            delta,
+            weight,
+            {
+                "loss": loss * tokens,
+                "tokens": float(tokens),
+                "squared_norm": float(np.square(delta, dtype=np.float64).sum()),
+                "squared_error": float(np.square(error, dtype=np.float64).sum()),
+                "clipped": float((np.abs(weighted) > self.ring.range).sum()),
+            },
+        )
+        return self.train_codec(round_).join(levels, update.lanes)
+
+    def score(self, client: str, change: Vector) -> Ring:
+        """Score the global adapter on some of one client's validation text; totals, protected."""
+        attached = self.attached
+        attached.activate(SHARED)
+        attached.write(SHARED, attached.initial[SHARED] + change)
+        some = self.windows(client).validation.head(self.scenario.federation.panel_windows)
+        tally = evaluate(attached, some, self.keystrokes)
+        empty = np.zeros(0, np.float32)
+        payload = self.tally_codec.encode(Update(empty, tally.lanes()), np.random.default_rng(0))
+        return self.channel.protect(payload)

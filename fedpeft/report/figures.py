@@ -1,0 +1,149 @@
+"""A record reduced to the figures that are published.
+
+People count alike, however much they wrote: every mean is over people, each scored on their own test text.
+``perplexity`` is ``exp(mean over people of loss)``, the geometric mean of their perplexities, so that one
+person whom no model predicts cannot drown the others. *Gain* is ``global loss - personal loss`` in nats per
+token. Differences are ``first - second`` in both metrics: for top-3 more is better, for loss less is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from math import ceil
+from statistics import fmean, stdev
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedpeft.report.bootstrap import mean_intervals
+from fedpeft.report.record import CONTROLS, Control, Person, Record, Round, perplexity
+
+PAIRS: tuple[tuple[Control, Control], ...] = (
+    ("personal", "global"),
+    ("global", "base"),
+    ("personal", "local"),
+    ("personal", "wrong_user"),
+)
+"""The differences that matter: of personalizing, of federating, of not training alone, of it being yours."""
+
+
+def figures(record: Record) -> dict[str, Any]:
+    """Reduce a record to named figures, ready for JSON.
+
+    Returns
+    -------
+    dict
+        ``mean_top3``, ``mean_top1``, ``keystrokes_saved``, ``perplexity``: by control;
+        ``improved_share``, ``harmed_share``: people whose test loss is strictly lower, or higher, with the
+        personal adapter than with the global one; ``kept_global_share``: people whose gate stayed shut;
+        ``median_gain``, ``worst_decile_gain``: nats per token, the latter the mean of the worst tenth of
+        people, rounded up to whole people;
+        ``intervals``: for ``top3`` and ``loss``, each of :data:`PAIRS` as ``personal-global`` with ``mean``,
+        ``low`` and ``high``;
+        ``bytes_up``, ``bytes_down``, ``bytes_per_client_round``: mean over rounds; ``base_bytes``,
+        ``bytes_ratio``; ``quantization_error``: mean over rounds; ``rounds``, ``burnt_rounds``, ``clients``,
+        ``personalized``, ``seconds``; ``seeds`` and ``seed_sd``: the main figures by seed and their standard
+        deviation, null when the record is no study.
+        What the record cannot tell yet is null.
+    """
+    people = sorted(record.people, key=lambda person: person.client)
+    every_round = [r for rounds in record.histories for r in rounds if r.round > 0]
+    # Averaged over seeds, a gate is hardly ever shut: they are counted seed by seed.
+    gates = [person.gate for part in (record.seeds.values() or [record]) for person in part.people]
+    up, down = (_mean(every_round, name) for name in ("bytes_up", "bytes_down"))
+    both = None if up is None or down is None else up + down
+    base_bytes = record.run.base.float32_bytes
+    by_seed = {str(seed): _main(part.people) for seed, part in record.seeds.items()}
+    return {
+        **_main(people),
+        "mean_top1": _mean_scores(people, "top1"),
+        "keystrokes_saved": _mean_scores(people, "keystrokes_saved"),
+        "kept_global_share": _share([gate == 0.0 for gate in gates]),
+        **_gains(people),
+        "intervals": _intervals(people),
+        "bytes_per_client_round": both,
+        "bytes_up": up,
+        "bytes_down": down,
+        "base_bytes": base_bytes,
+        "bytes_ratio": None if both is None else both / base_bytes,
+        "quantization_error": _mean(every_round, "quantization_error"),
+        "rounds": max((r.round for r in every_round), default=0),
+        "burnt_rounds": sum(r.burnt for r in every_round),
+        "clients": record.run.clients,
+        "personalized": len(people),
+        "seconds": record.run.seconds,
+        "seeds": by_seed or None,
+        "seed_sd": _spread(list(by_seed.values())) if by_seed else None,
+    }
+
+
+def _main(people: Sequence[Person]) -> dict[str, Any]:
+    losses = _mean_scores(people, "loss")
+    gains = [person.test["global"].loss - person.test["personal"].loss for person in people]
+    return {
+        "mean_top3": _mean_scores(people, "top3"),
+        "perplexity": {c: None if loss is None else perplexity(loss) for c, loss in losses.items()},
+        "improved_share": _share([gain > 0.0 for gain in gains]),
+        "harmed_share": _share([gain < 0.0 for gain in gains]),
+    }
+
+
+def _gains(people: Sequence[Person]) -> dict[str, float | None]:
+    gains = sorted(person.test["global"].loss - person.test["personal"].loss for person in people)
+    if not gains:
+        return {"median_gain": None, "worst_decile_gain": None}
+    worst = gains[: ceil(len(gains) / 10)]
+    return {"median_gain": float(np.median(gains)), "worst_decile_gain": fmean(worst)}
+
+
+def _intervals(people: Sequence[Person]) -> dict[str, dict[str, dict[str, float | None]]]:
+    names = [f"{first}-{second}" for first, second in PAIRS]
+    return {
+        metric: dict(zip(names, _ends(_differences(people, metric)), strict=True))
+        for metric in ("top3", "loss")
+    }
+
+
+def _differences(people: Sequence[Person], metric: str) -> NDArray[np.float64]:
+    """Return one row per person, one column per pair."""
+    rows = [[getattr(p.test[a], metric) - getattr(p.test[b], metric) for a, b in PAIRS] for p in people]
+    return np.array(rows).reshape(len(people), len(PAIRS))
+
+
+def _ends(columns: NDArray[np.float64]) -> list[dict[str, float | None]]:
+    """Return each column's mean and interval: no mean of nobody, no interval from one person."""
+    means = columns.mean(axis=0).tolist() if len(columns) else [None] * columns.shape[1]
+    ends = mean_intervals(columns).tolist() if len(columns) > 1 else [(None, None)] * columns.shape[1]
+    return [{"mean": m, "low": low, "high": high} for m, (low, high) in zip(means, ends, strict=True)]
+
+
+def _spread(seeds: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the sample standard deviation over seeds of each figure; null where fewer than two are known."""
+    return {
+        name: _spread([seed[name] for seed in seeds])
+        if isinstance(seeds[0][name], dict)
+        else _deviation([seed[name] for seed in seeds])
+        for name in seeds[0]
+    }
+
+
+def _deviation(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return stdev(known) if len(known) > 1 else None
+
+
+def _mean_scores(people: Sequence[Person], metric: str) -> dict[Control, float | None]:
+    return {
+        control: fmean(getattr(person.test[control], metric) for person in people) if people else None
+        for control in CONTROLS
+    }
+
+
+def _mean(rounds: Iterable[Round], name: str) -> float | None:
+    known = [getattr(r, name) for r in rounds if getattr(r, name) is not None]
+    return fmean(known) if known else None
+
+
+def _share(flags: Sequence[bool]) -> float | None:
+    return fmean(flags) if flags else None

@@ -1,0 +1,112 @@
+"""What the figures say, in sentences; what they do not show is said as plainly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fedpeft.report.record import Record
+from fedpeft.report.wording import counted, duration, number, percent, signed, size
+
+_CAUTIONS = {
+    "personal-global": "Personal adapters are not measurably better than the global one.",
+    "global-base": "The federation's adapter is not measurably better than the bare base.",
+    "personal-local": "Training alone, without the federation, does as well.",
+    "personal-wrong_user": "Another person's adapter does as well: what was learnt is not personal.",
+}
+_FEW = 20
+
+
+def headline(record: Record, figures: Mapping[str, Any]) -> str:
+    """Say in one sentence what the run found so far."""
+    top3 = figures["mean_top3"]
+    if figures["personalized"]:
+        return (
+            "For the mean person, personal adapters put the next token among three suggestions "
+            f"{percent(top3['personal'])} of the time; the global adapter does {percent(top3['global'])} "
+            f"of the time, the bare base {percent(top3['base'])}."
+        )
+    scores = [(r.round, r.validation) for rounds in record.histories[:1] for r in rounds if r.validation]
+    if not scores or scores[-1][0] == 0:
+        return "This run has not measured a round yet."
+    return (
+        f"After {counted(scores[-1][0], 'round', 'rounds')} the global adapter's validation perplexity is "
+        f"{number(scores[-1][1].perplexity)}, from {number(scores[0][1].perplexity)} "
+        f"after round {scores[0][0]}. Nobody has a personal adapter yet."
+    )
+
+
+def verdict(figures: Mapping[str, Any]) -> str:
+    """Say who gains, who loses, and what it costs."""
+    sentences = []
+    people = figures["personalized"]
+    if people:
+        better, worse = (round(figures[f"{k}_share"] * people) for k in ("improved", "harmed"))
+        same = people - better - worse
+        sentences.append(
+            f"{better:,} of {counted(people, 'person is', 'people are')} better off with their personal "
+            f"adapter than with the global one, {worse:,} worse off, {same:,} the same."
+        )
+    if figures["bytes_per_client_round"] is not None:
+        sentences.append(
+            f"A client moves {size(figures['bytes_per_client_round'])} in a round, "
+            f"{percent(figures['bytes_ratio'])} of the base's {size(figures['base_bytes'])}."
+        )
+    return " ".join(sentences)
+
+
+def cautions(figures: Mapping[str, Any], status: str) -> list[str]:
+    """Say what a reader must know before quoting a figure.
+
+    A difference counts as measured when its 95 % interval, in loss, lies wholly below zero.
+    """
+    found = []
+    if status != "finished":
+        found.append(f"The run is {status}: these are its figures so far.")
+    if 0 < figures["personalized"] < _FEW:
+        found.append(f"Only {counted(figures['personalized'], 'person was', 'people were')} scored.")
+    for pair, sentence in _CAUTIONS.items():
+        ends = figures["intervals"]["loss"][pair]
+        if ends["high"] is not None and ends["high"] >= 0.0:
+            found.append(sentence)
+    if figures["burnt_rounds"]:
+        rounds = counted(figures["burnt_rounds"], "round was", "rounds were")
+        found.append(f"{rounds} burnt: too few clients answered, and the model stayed as it was.")
+    return found
+
+
+def facts(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the labelled lines under the results table."""
+    rounds = counted(figures["rounds"], "round", "rounds")
+    clients = counted(figures["clients"], "client", "clients")
+    return [
+        *(_facts_of_people(figures) if figures["personalized"] else []),
+        *(_facts_of_rounds(figures) if figures["bytes_per_client_round"] is not None else []),
+        ("Run", f"{rounds}, {clients}, {duration(figures['seconds'])}"),
+    ]
+
+
+def _facts_of_people(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
+    people = counted(figures["personalized"], "person", "people")
+    if figures["seeds"]:
+        people += f", each the mean of {counted(len(figures['seeds']), 'seed', 'seeds')}"
+    better, worse = percent(figures["improved_share"]), percent(figures["harmed_share"])
+    median, worst = signed(figures["median_gain"], 3), signed(figures["worst_decile_gain"], 3)
+    return [
+        ("Better off, worse off", f"{better} and {worse} of {people}"),
+        ("Gate shut", f"{percent(figures['kept_global_share'])} kept the global adapter"),
+        ("Gain in loss", f"median {median}, mean of the worst tenth {worst} nats per token"),
+    ]
+
+
+def _facts_of_rounds(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
+    up, down, both = (size(figures[f"bytes_{part}"]) for part in ("up", "down", "per_client_round"))
+    lines = [
+        (
+            "Bytes per client and round",
+            f"{both} (up {up}, down {down}), {percent(figures['bytes_ratio'])} of the base in float32",
+        )
+    ]
+    if figures["quantization_error"] is not None:
+        lines.append(("Quantization error", f"{percent(figures['quantization_error'], 3)} of the sum, RMS"))
+    return lines

@@ -1,0 +1,161 @@
+"""The results as tables. One :class:`Grid` is shown in the terminal, in Markdown and on the page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fedpeft.report.figures import PAIRS
+from fedpeft.report.findings import cautions, facts
+from fedpeft.report.record import CONTROLS
+from fedpeft.report.wording import GLOSSARY, interval, name_of, number, percent, points, signed
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """A table of finished text.
+
+    Parameters
+    ----------
+    head : tuple of str
+        The column heads.
+    rows : tuple of tuples of str
+    words : int
+        How many leading columns hold words; the others hold numbers and are aligned right.
+    strong : str, optional
+        The first cell of the row to stress.
+    """
+
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    words: int = 1
+    strong: str = ""
+
+
+def results(figures: Mapping[str, Any]) -> Grid:
+    """Tabulate who predicts how well, mean over people."""
+    return Grid(
+        ("Model", "What it is", "Perplexity", "Top-1", "Top-3", "Keystrokes saved"),
+        tuple(
+            (
+                name_of(control),
+                GLOSSARY[control],
+                number(figures["perplexity"][control]),
+                percent(figures["mean_top1"][control]),
+                percent(figures["mean_top3"][control]),
+                percent(figures["keystrokes_saved"][control]),
+            )
+            for control in CONTROLS
+        ),
+        words=2,
+        strong="personal",
+    )
+
+
+def differences(figures: Mapping[str, Any]) -> Grid:
+    """Tabulate the differences between models with their intervals."""
+    rows = []
+    for first, second in PAIRS:
+        top3, loss = (figures["intervals"][metric][f"{first}-{second}"] for metric in ("top3", "loss"))
+        rows.append(
+            (
+                f"{name_of(first)} − {name_of(second)}",
+                points(top3["mean"]),
+                interval(top3["low"], top3["high"], scale=100),
+                signed(loss["mean"], 3),
+                interval(loss["low"], loss["high"], digits=3),
+            )
+        )
+    head = ("Difference", "Top-3, points", "95% interval", "Loss, nats/token", "95% interval")
+    return Grid(head, tuple(rows))
+
+
+def seeds(figures: Mapping[str, Any]) -> Grid | None:
+    """Tabulate the main figures by seed and their standard deviation; None for a single run."""
+    if not figures["seeds"]:
+        return None
+    head = ("Seed", "Perplexity, global", "personal", "Top-3, global", "personal", "Better off", "Worse off")
+    rows = [(seed, *_seed_cells(part)) for seed, part in figures["seeds"].items()]
+    return Grid(head, (*rows, ("SD", *_seed_cells(figures["seed_sd"]))), strong="SD")
+
+
+def _seed_cells(part: Mapping[str, Any]) -> tuple[str, ...]:
+    return (
+        number(part["perplexity"]["global"], 2),
+        number(part["perplexity"]["personal"], 2),
+        percent(part["mean_top3"]["global"], 2),
+        percent(part["mean_top3"]["personal"], 2),
+        percent(part["improved_share"]),
+        percent(part["harmed_share"]),
+    )
+
+
+def grids(figures: Mapping[str, Any]) -> list[Grid]:
+    """Return the tables there are numbers for, in order."""
+    if not figures["personalized"]:
+        return []
+    return [grid for grid in (results(figures), differences(figures), seeds(figures)) if grid is not None]
+
+
+def markdown(figures: Mapping[str, Any], status: str = "finished") -> str:
+    """Write the results as Markdown, as published beside a scenario."""
+    parts = [_markdown_grid(grid) for grid in grids(figures)]
+    parts.append("\n".join(f"- {label}: {text}" for label, text in facts(figures)))
+    parts += [f"> {caution}" for caution in cautions(figures, status)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown_grid(grid: Grid) -> str:
+    rule = [":--" if column < grid.words else "--:" for column in range(len(grid.head))]
+    rows = [tuple(f"**{c}**" for c in row) if row[0] == grid.strong else row for row in grid.rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (grid.head, rule, *rows))
+
+
+def terminal(figures: Mapping[str, Any], title: str, status: str = "finished") -> RenderableType:
+    """Lay the results out for a terminal of 100 columns.
+
+    Parameters
+    ----------
+    figures : mapping
+        From :func:`fedpeft.report.figures.figures`.
+    title : str
+        The run's name.
+    status : str
+        The run's status.
+
+    Returns
+    -------
+    rich renderable
+    """
+    from rich.console import Group
+    from rich.padding import Padding
+    from rich.table import Table
+    from rich.text import Text
+
+    lines = Table.grid(padding=(0, 2))
+    lines.add_column(style="dim", no_wrap=True)
+    for label, text in facts(figures):
+        lines.add_row(label, Text(text))
+    parts: list[RenderableType] = [Text(title, style="bold")]
+    parts += [_terminal_grid(grid) for grid in grids(figures)]
+    parts.append(Padding(lines, (1, 1)))
+    parts += [Text(f" ! {caution}", style="yellow") for caution in cautions(figures, status)]
+    return Group(*parts)
+
+
+def _terminal_grid(grid: Grid) -> RenderableType:
+    from rich import box
+    from rich.padding import Padding
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, header_style="dim")
+    for column, head in enumerate(grid.head):
+        table.add_column(Text(head), justify="left" if column < grid.words else "right")
+    for row in grid.rows:
+        table.add_row(*map(Text, row), style="bold" if row[0] == grid.strong else "")
+    return Padding(table, (1, 0, 0, 0), expand=False)

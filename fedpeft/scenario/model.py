@@ -1,0 +1,140 @@
+"""A scenario's tables. The descriptions below are the reference documentation of the file."""
+
+from __future__ import annotations
+
+import json
+from functools import cached_property
+from hashlib import sha256
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from fedpeft.aggregation.optimizers import Aggregation
+from fedpeft.methods import Method, parse_method
+from fedpeft.training import Training
+
+
+class Table(BaseModel):
+    """A table that knows its keys and refuses others."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataTable(Table):
+    """``[data]``: whose text."""
+
+    federation: str = Field("keyboard", description="keyboard, a folder of JSONL files, or module:callable.")
+    clients: int | None = Field(None, ge=2, description="Use only the first so many clients.")
+    window: int = Field(64, ge=8, le=4096, description="Tokens per training window.")
+    max_windows: int | None = Field(
+        None, ge=1, description="Keep only the latest so many training windows of a client."
+    )
+
+
+class BaseTable(Table):
+    """``[base]``: the frozen model."""
+
+    name: str = Field("keyboard", description="A builtin base, a local folder or a hub id.")
+    dtype: Literal["bfloat16", "float32", "float16"] = Field(
+        "bfloat16", description="Precision the base computes in; adapters are always float32."
+    )
+
+
+class FederationTable(Table):
+    """``[federation]``: rounds and who takes part in them."""
+
+    rounds: int = Field(10, ge=1, description="Rounds to run.")
+    cohort: int = Field(16, ge=2, description="Clients asked in a round.")
+    minimum: int = Field(2, ge=2, description="Contributors below which a round is burnt.")
+    partition: str = Field("all", description="What is shared: all, ffa (only B) or alternate (B, then A).")
+    weighting: Literal["tokens", "uniform"] = Field(
+        "tokens", description="Weigh a client by its training tokens, or all alike."
+    )
+    weight_cap: int = Field(20_000, ge=1, description="Tokens above which a client's weight is 1.")
+    panel: int = Field(16, ge=0, description="Clients whose validation text scores the global adapter.")
+    panel_windows: int = Field(32, ge=1, description="Validation windows each of them scores.")
+
+
+class ChannelTable(Table):
+    """``[channel]``: how updates become integers and how their sum is opened."""
+
+    name: str = Field("plain", description="plain: the server could read each update.")
+    bits: int = Field(16, ge=8, le=32, description="Size of the ring; the wire width of a coordinate.")
+    range: float | Literal["auto"] = Field(
+        "auto", description="Largest change of a coordinate that is not clipped; auto: learning rate × steps."
+    )
+
+
+class PersonalizationTable(Table):
+    """``[personalization]``: what each person keeps after the last round."""
+
+    people: int = Field(24, ge=0, description="How many clients personalize and are scored.")
+    rank: int = Field(4, ge=1, le=256, description="Rank of the private adapter on top of the global one.")
+    gate: list[float] = Field(
+        [0.0, 0.25, 0.5, 0.75, 1.0],
+        min_length=1,
+        description="Shares of the private adapter that validation chooses from; 0 keeps the global adapter.",
+    )
+    training: Training = Field(
+        default_factory=lambda: Training(steps=60, learning_rate=1e-3),
+        description="How the private adapter is trained; the keys of [training].",
+    )
+
+
+class SamplesTable(Table):
+    """``[samples]``: text that the report shows."""
+
+    prompts: list[str] = Field(
+        ["I think ", "what do you ", "haha yeah "], description="Prompts completed side by side."
+    )
+    people: int = Field(2, ge=0, description="How many people's adapters complete them.")
+    tokens: int = Field(16, ge=1, le=256, description="Length of a completion.")
+
+
+class Scenario(Table):
+    """One federated run, complete: the same file gives the same numbers in every engine."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Names the run folder.")
+    description: str = Field("", description="One sentence for the report.")
+    seed: int = Field(0, ge=0, description="Decides every choice of chance.")
+    seeds: list[int] = Field([], description="Run once per seed and pool the results; instead of seed.")
+    data: DataTable = Field(default_factory=DataTable, description="Whose text.")
+    base: BaseTable = Field(default_factory=BaseTable, description="The frozen model.")
+    method: dict[str, Any] = Field(
+        default_factory=lambda: {"name": "lora"}, description="The PEFT method and its own fields."
+    )
+    training: Training = Field(
+        default_factory=lambda: Training(steps=10), description="Local training in a round."
+    )
+    federation: FederationTable = Field(default_factory=FederationTable, description="Rounds and cohorts.")
+    channel: ChannelTable = Field(default_factory=ChannelTable, description="From updates to their sum.")
+    aggregation: Aggregation = Field(
+        default_factory=Aggregation, description="From the sum to the next global adapter."
+    )
+    personalization: PersonalizationTable = Field(
+        default_factory=PersonalizationTable, description="What each person keeps."
+    )
+    samples: SamplesTable = Field(default_factory=SamplesTable, description="Text in the report.")
+
+    @cached_property
+    def shared_method(self) -> Method:
+        """The method of the global adapter."""
+        return parse_method(self.method)
+
+    @cached_property
+    def private_method(self) -> Method:
+        """The method of the private adapter: the same, with its own rank and the same scaling."""
+        shared = self.shared_method
+        rank = self.personalization.rank
+        return shared.model_copy(update={"rank": rank, "alpha": shared.alpha * rank / shared.rank})  # type: ignore[attr-defined]
+
+    @cached_property
+    def digest(self) -> str:
+        """The sha256 of everything that decides the numbers; clients and server compare it."""
+        decisive = self.model_dump(mode="json", exclude={"name", "description", "seeds", "samples"})
+        return sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+    def with_seed(self, seed: int) -> Scenario:
+        """Return the same scenario for one seed."""
+        # Built anew, not copied: a copy would keep what was cached for the old seed.
+        return Scenario(**{**self.model_dump(), "seed": seed, "seeds": []})
