@@ -12,7 +12,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from fedpeft.adapters.files import private_folder, write_private
+from fedpeft.files import private_folder, write_private
 from fedpeft.adapters.schema import Schema, Vector
 from fedpeft.errors import AdapterError
 
@@ -69,9 +69,9 @@ class Adapter:
     def save(self, folder: Path) -> None:
         """Write ``adapter_model.safetensors`` and ``adapter_config.json``, readable by the owner only."""
         private_folder(folder)
-        metadata = {"format": "pt", _FINGERPRINT: self.base}
+        # One metadata entry: safetensors writes several in no fixed order, and equal adapters shall be equal files.
         tensors = {name: np.ascontiguousarray(t) for name, t in self.tensors().items()}
-        write_private(folder / WEIGHTS, save(tensors, metadata))
+        write_private(folder / WEIGHTS, save(tensors, {_FINGERPRINT: self.base}))
         write_private(folder / CONFIG, json.dumps(dict(self.config), indent=2, sort_keys=True).encode())
 
     @classmethod

@@ -8,7 +8,6 @@ another precision is converted once into ``$FEDPEFT_HOME/bases`` and mapped from
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shutil
 from pathlib import Path
@@ -16,6 +15,7 @@ from tempfile import mkdtemp
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers.utils import logging as transformers_logging
 
 from fedpeft.base.base import Base
 from fedpeft.base.fingerprint import fingerprint
@@ -132,11 +132,6 @@ def _in_precision(source: Path, identity: str, dtype: str) -> Path:
 
 
 def _read(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
-    transformers_log = logging.getLogger("transformers")
-    level = transformers_log.level
-    transformers_log.setLevel(logging.ERROR)
-    try:
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
-        return model
-    finally:
-        transformers_log.setLevel(level)
+    transformers_logging.disable_progress_bar()
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+    return model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import sys
 import warnings
 from importlib import import_module
@@ -57,6 +58,7 @@ app = typer.Typer(
 def _root() -> None:
     # Libraries announce their own deprecations and missing optional kernels; neither is the user's concern.
     warnings.filterwarnings("ignore")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def main(arguments: list[str] | None = None) -> None:

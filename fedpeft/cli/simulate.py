@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json as json_module
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fedpeft.errors import FedpeftError, ScenarioError
+from fedpeft.device.folders import find_run
+from fedpeft.errors import FedpeftError, RunError
 
 
 def simulate(
@@ -18,29 +18,34 @@ def simulate(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Change a field: table.key=value. Repeatable.")
     ] = None,
-    engine: Annotated[str, typer.Option(help="inprocess, or serial for one client after the other.")] = "inprocess",
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; one per core by default.")] = None,
+    engine: Annotated[
+        str, typer.Option(help="inprocess: a forked worker per core; serial: one process; ray: Flower's own.")
+    ] = "inprocess",
+    workers: Annotated[int | None, typer.Option(min=1, help="Clients trained at a time; one per core by default.")] = None,
     runs: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
-    resume: Annotated[str | None, typer.Option(help="Go on with this run (a name, or `latest`).")] = None,
+    resume: Annotated[str | None, typer.Option(help="Go on with this run: a name, or `latest`.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the figures as one JSON object.")] = False,
 ) -> None:
     """Run a scenario: rounds, personalization, export, report.
 
+    Ctrl-C leaves a run that `--resume latest` finishes with the same numbers.
+
     Example: `fedpeft simulate simulations/keyboard.toml --set federation.rounds=5`
     """
+    if resume is not None and set_:
+        raise FedpeftError("--set", ", ".join(set_), "nothing beside --resume", "a run keeps its scenario")
     from fedpeft.cli.progress import Progress
-    from fedpeft.federation import simulate as engines
-    from fedpeft.device.folders import find_run
-    from fedpeft.report import build, figures, read_record, summary
+    from fedpeft.cli.report import show
+    from fedpeft.federation import inprocess
     from fedpeft.scenario import load_scenario
 
-    if engine not in ("inprocess", "serial"):
-        raise ScenarioError("--engine", engine, "inprocess or serial", "Flower's own: flwr run .")
-    count = 1 if engine == "serial" else workers
     with Progress(quiet=json) as progress:
-        if resume is not None:
-            if set_:
-                raise FedpeftError("--set", set_, "nothing with --resume", "a run keeps its scenario")
-            folder = engines.resume(find_run(resume, runs), progress, count)
-        else:
-            folder = engines.simulate(load_scenario(scenario, set_ or []), runs, progress, count)
+        try:
+            if resume is not None:
+                folder = inprocess.resume(find_run(resume, runs), progress, engine, workers)
+            else:
+                wanted = load_scenario(scenario, set_ or [])
+                folder = inprocess.simulate(wanted, runs, progress, engine, workers)
+        except KeyboardInterrupt as stop:
+            raise RunError("run", "stopped", "the last round", "fedpeft simulate --resume latest") from stop
+    show(folder, json)

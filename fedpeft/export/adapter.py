@@ -142,7 +142,7 @@ def write_onnx_adapter(inputs: Inputs, path: Path) -> None:
         written = ort.AdapterFormat.read_adapter(str(path)).get_parameters()
     except RuntimeError as error:
         remedy = "free some space or choose another folder"
-        raise BundleError(f"{path.name}", str(error).split(") ")[-1], "a place to write", remedy) from error
+        raise BundleError(path.name, "an incomplete file", "a place to write", remedy) from error
     for name, array in inputs.items():
         if name not in written or not np.array_equal(written[name].numpy(), array):
             raise BundleError(f"{path.name} tensor {name}", "other numbers", "those that were written")

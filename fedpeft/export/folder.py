@@ -35,10 +35,10 @@ def whole_folder(out: Path, mode: int) -> Iterator[Path]:
         When the disk is full or not writable, or ``out`` is something else than a bundle. Nothing
         half-written is left, and what was at ``out`` stays.
     """
-    if out.exists() and not (out / MANIFEST).is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise BundleError(f"folder {out}", "other files", "a bundle or nothing", "choose another folder")
     draft = out.with_name(f".{out.name}.{uuid4().hex}")
     try:
+        if out.exists() and not (out / MANIFEST).is_file() and (not out.is_dir() or any(out.iterdir())):
+            raise BundleError(f"folder {out}", "other files", "a bundle or nothing", "choose another folder")
         out.parent.mkdir(parents=True, exist_ok=True)
         draft.mkdir(mode=mode)
         yield draft

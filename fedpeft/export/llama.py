@@ -106,7 +106,7 @@ def write_llama(graph: Graph, config: LlamaConfig) -> Dimensions:
         after = f"model.layers.{i + 1}.input_layernorm" if i + 1 < d.layers else "model.norm"
         h, x = _add_and_norm(graph, h, attention(x, i), f"{layer}.post_attention_layernorm", d.epsilon)
         h, x = _add_and_norm(graph, h, _mlp(graph, x, f"{layer}.mlp"), after, d.epsilon)
-    graph.output(_head(graph, x), "logits", ["batch", "new", d.vocabulary])
+    graph.output(_head(graph, x, tied=config.tie_word_embeddings), "logits", ["batch", "new", d.vocabulary])
     attention.finish()
     return d
 
@@ -177,9 +177,9 @@ def _add_and_norm(
     return total, normed
 
 
-def _head(graph: Graph, x: ir.Value) -> ir.Value:
+def _head(graph: Graph, x: ir.Value, *, tied: bool) -> ir.Value:
     """Score the vocabulary; a tied head reads the embedding table itself, so the file holds it once."""
-    if "lm_head.weight" in graph.weights:
+    if not tied:
         return graph.op("MatMul", [x, graph.weight("lm_head.weight", transposed=True)], "lm_head/MatMul")
     table = graph.weight("model.embed_tokens.weight")
     return graph.contrib("FusedMatMul", [x, table], 1, "lm_head/FusedMatMul", transB=1)[0]

@@ -9,7 +9,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from fedpeft.adapters.files import write_whole
+from fedpeft.files import write_whole
 from fedpeft.adapters.schema import Vector
 from fedpeft.aggregation import State
 from fedpeft.errors import RunError

@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from fedpeft.adapters.files import write_whole
+from fedpeft.files import write_whole
 from fedpeft.errors import RunError
 from fedpeft.scenario import Scenario
 

@@ -1,28 +1,37 @@
-"""Run a scenario on this machine, from nothing to bundles that a device can open."""
+"""Run a scenario on this machine, from nothing to bundles that a device can open.
+
+Three engines run the same apps: ``inprocess`` (forked workers on our own Grid), ``serial`` (the same in one process)
+and ``ray`` (Flower's simulation runtime). One seed gives one result, in all of them to the bit.
+"""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-from fedpeft.errors import RunError
+from fedpeft.errors import RunError, nearest
 from fedpeft.export.run import export_run
 from fedpeft.federation.client import client_app, worker_at
 from fedpeft.federation.folder import RUN, SCENARIO, RunFolder
 from fedpeft.federation.grid import InProcessGrid
+from fedpeft.federation.ray import conduct_on_ray
 from fedpeft.federation.samples import write_samples
 from fedpeft.federation.server import conduct
 from fedpeft.federation.watcher import Silent, Watcher
 from fedpeft.scenario import Scenario, load_scenario
 
 
+ENGINES = ("inprocess", "serial", "ray")
+
+
 def simulate(
     scenario: Scenario,
     runs: Path = Path("runs"),
     watcher: Watcher | None = None,
+    engine: str = "inprocess",
     workers: int | None = None,
 ) -> Path:
-    """Run a scenario in this process and its forks.
+    """Run a scenario.
 
     Parameters
     ----------
@@ -31,6 +40,7 @@ def simulate(
         Where the run's folder is made.
     watcher : Watcher, optional
         Told what happens.
+    engine : {"inprocess", "serial", "ray"}
     workers : int, optional
         Processes that train clients; one per core by default. The numbers do not depend on it.
 
@@ -38,13 +48,20 @@ def simulate(
     -------
     Path
         The run's folder: record, adapters, device bundles.
+
+    Raises
+    ------
+    FedpeftError
+        When the run cannot go on; what it has finished is kept and can be resumed.
     """
     folder = RunFolder.fresh(runs, scenario.name)
     folder.write(SCENARIO, scenario.model_dump(mode="json"))
-    return _continue(folder, scenario, watcher or Silent(), workers)
+    return _Runner(watcher or Silent(), engine, workers).all_seeds(folder, scenario)
 
 
-def resume(path: Path, watcher: Watcher | None = None, workers: int | None = None) -> Path:
+def resume(
+    path: Path, watcher: Watcher | None = None, engine: str = "inprocess", workers: int | None = None
+) -> Path:
     """Go on with an interrupted run from its last finished round; the end is as if it had never stopped.
 
     Raises
@@ -54,38 +71,51 @@ def resume(path: Path, watcher: Watcher | None = None, workers: int | None = Non
     """
     if not (path / SCENARIO).exists():
         raise RunError("run", str(path), f"a run folder with {SCENARIO}")
-    return _continue(RunFolder(path), load_scenario(path / SCENARIO), watcher or Silent(), workers)
+    scenario = load_scenario(path / SCENARIO)
+    return _Runner(watcher or Silent(), engine, workers).all_seeds(RunFolder(path), scenario)
 
 
-def _continue(folder: RunFolder, scenario: Scenario, watcher: Watcher, workers: int | None) -> Path:
-    if not scenario.seeds:
-        _one(folder, scenario, watcher, workers)
+class _Runner:
+    def __init__(self, watcher: Watcher, engine: str, workers: int | None) -> None:
+        if engine not in ENGINES:
+            raise RunError("engine", engine, "a known engine", nearest(engine, ENGINES))
+        self._watcher, self._engine = watcher, engine
+        self._workers = 1 if engine == "serial" else workers or _cores()
+
+    def all_seeds(self, folder: RunFolder, scenario: Scenario) -> Path:
+        if not scenario.seeds:
+            self._one(folder, scenario)
+            return folder.path
+        with folder.lock():
+            folder.describe(scenario, {"seeds": scenario.seeds, "status": "running"})
+            for seed in scenario.seeds:
+                self._one(RunFolder(folder.path / "seeds" / str(seed)), scenario.with_seed(seed))
+            parts = [folder.read(f"seeds/{seed}/{RUN}") for seed in scenario.seeds]
+            alike = {key: parts[0][key] for key in ("engine", "base", "adapter_parameters", "clients")}
+            folder.update(**alike, seconds=sum(part["seconds"] for part in parts), status="finished")
         return folder.path
-    with folder.lock():
-        folder.describe(scenario, {"seeds": scenario.seeds, "status": "running"})
-        for seed in scenario.seeds:
-            part = RunFolder(folder.path / "seeds" / str(seed))
-            _one(part, scenario.with_seed(seed), watcher, workers)
-        parts = [folder.read(f"seeds/{seed}/{RUN}") for seed in scenario.seeds]
-        keep = {key: parts[0][key] for key in ("engine", "base", "adapter_parameters", "clients")}
-        folder.update(**keep, seconds=sum(part["seconds"] for part in parts), status="finished")
-    return folder.path
 
-
-def _one(folder: RunFolder, scenario: Scenario, watcher: Watcher, workers: int | None) -> None:
-    with folder.lock():
+    def _one(self, folder: RunFolder, scenario: Scenario) -> None:
         if folder.read(RUN, {}).get("status") == "finished":
             return
-        folder.write(SCENARIO, scenario.model_dump(mode="json"))
-        config = {"scenario": str(folder.path.resolve() / SCENARIO), "run-folder": str(folder.path.resolve())}
+        with folder.lock():
+            folder.write(SCENARIO, scenario.model_dump(mode="json"))
         # Loaded before the fork, so that every process maps the same base.
+        config = {key: str(folder.path.resolve() / name) for key, name in _CONFIG.items()}
         worker = worker_at(config["scenario"], config["run-folder"])
         clients = len(worker.client_ids)
-        with InProcessGrid(client_app(), clients, config, workers or _cores()) as grid:
-            conduct(grid, worker, folder, watcher, "inprocess")
-        export_run(folder.path)
-        write_samples(folder, scenario)
-        folder.update(status="finished")
+        if self._engine == "ray":
+            conduct_on_ray(folder, clients, self._workers, self._watcher)
+        else:
+            with folder.lock(), InProcessGrid(client_app(), clients, config, self._workers) as grid:
+                conduct(grid, worker, folder, self._watcher, self._engine)
+        with folder.lock():
+            export_run(folder.path)
+            write_samples(folder, scenario)
+            folder.update(status="finished")
+
+
+_CONFIG = {"scenario": SCENARIO, "run-folder": ""}
 
 
 def _cores() -> int:

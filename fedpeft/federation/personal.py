@@ -18,7 +18,7 @@ from typing import Any
 
 from fedpeft.adapters import Adapter
 from fedpeft.adapters.algebra import cat
-from fedpeft.adapters.files import private_folder, write_private
+from fedpeft.files import private_folder, write_private
 from fedpeft.adapters.schema import Vector
 from fedpeft.errors import AdapterError, DataError
 from fedpeft.federation.worker import Worker

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Blue, orange and purple keep apart for every common kind of colour blindness (Okabe and Ito 2008).
-INK, MUTED, RULE = "#1d2733", "#5b6876", "#d8dee6"
+INK, MUTED, RULE, PAPER = "#1d2733", "#5b6876", "#d8dee6", "#fffffe"
 GOOD, BAD, OTHER = "#0067a5", "#c24e00", "#9a3d7a"
-_ROLES = {INK: "ink", MUTED: "muted", RULE: "rule", GOOD: "good", BAD: "bad", OTHER: "other"}
+_ROLES = {PAPER: "paper", INK: "ink", MUTED: "muted", RULE: "rule", GOOD: "good", BAD: "bad", OTHER: "other"}
 
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: sharp, selectable, read aloud
@@ -81,7 +81,9 @@ def plot(name: str, title: str, heights: tuple[int, int], paint: Callable[[Figur
     )
 
 
-def panel(figure: Figure, box: tuple[int, int, int, int], label: str) -> Axes:
+def panel(
+    figure: Figure, box: tuple[int, int, int, int], label: str, below: int = 42, right: int = 8
+) -> Axes:
     """Add axes that keep of the usual frame only what helps reading.
 
     Parameters
@@ -91,10 +93,14 @@ def panel(figure: Figure, box: tuple[int, int, int, int], label: str) -> Axes:
         Left, top, width and height in pixels, with tick labels, the label above and the one below.
     label : str
         What is measured, in which unit; it stands upright at the top left, where the eye begins.
+    below : int
+        Pixels of the box for tick labels and label under the axes.
+    right : int
+        Pixels of the box for what is written past their right end.
     """
     left, top, width, height = box
     whole_width, whole_height = figure.get_size_inches() * _UNITS
-    inner = (left + 50, whole_height - top - height + 42, width - 58, height - 72)
+    inner = (left + 50, whole_height - top - height + below, width - 50 - right, height - 30 - below)
     size = (whole_width, whole_height, whole_width, whole_height)
     axes = figure.add_axes(tuple(pixels / whole for pixels, whole in zip(inner, size, strict=True)))
     figure.text(left / whole_width, 1 - top / whole_height, label, color=MUTED, va="top")

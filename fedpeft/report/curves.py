@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from math import floor, log10
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from fedpeft.report.canvas import BAD, GOOD
+from fedpeft.report.canvas import BAD, GOOD, INK
 from fedpeft.report.record import Record, Round
+from fedpeft.report.wording import number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,8 +30,8 @@ def perplexity_at(r: Round) -> float | None:
 
 
 def top3_at(r: Round) -> float | None:
-    """Return the global adapter's validation top-3 accuracy after a round."""
-    return r.validation.top3 if r.validation else None
+    """Return the global adapter's validation top-3 accuracy after a round, in percent."""
+    return 100 * r.validation.top3 if r.validation else None
 
 
 def mean_curve(curves: Sequence[Curve]) -> Curve:
@@ -38,19 +40,28 @@ def mean_curve(curves: Sequence[Curve]) -> Curve:
     return {r: fmean(curve[r] for curve in curves) for r in sorted(shared)}
 
 
-def draw_curves(axes: Axes, curves: Sequence[Curve], form: Callable[[float], str]) -> None:
+def draw_curves(axes: Axes, curves: Sequence[Curve], unit: str) -> None:
     """Draw the mean, each seed thinly behind it, and write out where it begins and ends."""
+    from matplotlib.ticker import MaxNLocator
+
     mean = mean_curve(curves)
     for curve in curves if len(curves) > 1 else ():
         axes.plot(list(curve), list(curve.values()), color=GOOD, linewidth=0.8, alpha=0.45)
     axes.plot(list(mean), list(mean.values()), color=GOOD, linewidth=2.0, marker="o", markersize=3.5)
     first, last = min(mean), max(mean)
-    start = f"{form(mean[first])}{', bare base' if first == 0 else ''}"
-    axes.annotate(start, (first, mean[first]), (9, 0), textcoords="offset points", va="center")
+    falls = mean[last] < mean[first]
+    start = f"{number(mean[first])}{unit}{', bare base' if first == 0 else ''}"
+    note(axes, start, (first, mean[first]), INK, above=falls, side="left")
     if last > first:
-        note(axes, form(mean[last]), (last, mean[last]), GOOD, above=mean[last] < mean[first])
-    axes.locator_params(axis="y", nbins=5)
-    axes.yaxis.set_major_formatter(lambda value, _: form(value).replace(".0", ""))
+        axes.annotate(
+            f"{number(mean[last])}{unit}", (last, mean[last]), (7, 0),
+            textcoords="offset points", va="center", color=GOOD,
+        )  # fmt: skip
+    axes.margins(y=0.15)
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=6, min_n_ticks=3, steps=[1, 2, 4, 5, 10]))
+    one, other, *_ = axes.get_yticks()
+    digits = max(0, -floor(log10(other - one) + 1e-9))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{number(value, digits)}{unit}")
 
 
 def draw_rounds(axes: Axes, burnt: Sequence[int] = ()) -> None:
@@ -63,7 +74,16 @@ def draw_rounds(axes: Axes, burnt: Sequence[int] = ()) -> None:
     axes.plot(list(burnt), [0] * len(burnt), "x", color=BAD, clip_on=False, transform=floor)
 
 
-def note(axes: Axes, text: str, at: tuple[float, float], colour: str, above: bool) -> None:
-    """Write on a line's right end, over it or under it."""
-    offset, side = ((0, 6), "bottom") if above else ((0, -6), "top")
-    axes.annotate(text, at, offset, textcoords="offset points", ha="right", va=side, color=colour)
+def note(
+    axes: Axes,
+    text: str,
+    at: tuple[float, float],
+    colour: str,
+    *,
+    above: bool,
+    side: Literal["left", "right"],
+) -> None:
+    """Write over or under a point, beginning or ending there."""
+    offset = (0, 6) if above else (0, -6)
+    vertical: Literal["bottom", "top"] = "bottom" if above else "top"
+    axes.annotate(text, at, offset, textcoords="offset points", ha=side, va=vertical, color=colour)

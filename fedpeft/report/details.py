@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from fedpeft.report.record import CONTROLS, Person, Record, Round
+from fedpeft.report.record import CONTROLS, Person, Record, Round, Samples
 from fedpeft.report.tables import Grid
 from fedpeft.report.wording import NOTHING, counted, name_of, number, percent, signed, size
 
@@ -80,8 +80,8 @@ def sent(record: Record, found: Mapping[str, Any]) -> list[tuple[str, str]]:
     parameters = counted(run.adapter_parameters, "adapter parameter", "adapter parameters")
     lines = [
         ("A client sent", f"{size(found['bytes_up'])} a round: one vector for {parameters}"),
-        ("A client received", f"{size(found['bytes_down'])} a round: the global adapter"),
-        ("Never in a message", "a person's text, their private adapter, or the base"),
+        ("A client received", f"{size(found['bytes_down'])} a round: what changed in the global adapter"),
+        ("Never in a message", "a person’s text, their private adapter, or the base"),
         ("Base", f"{base.name}: {base.parameters:,} parameters, {size(base.float32_bytes)} in float32"),
         ("Base fingerprint", base.fingerprint),
         ("Adapter schema", run.schema_digest or NOTHING),
@@ -98,6 +98,18 @@ def engine_note(record: Record) -> str:
             "that each of them would exchange with a server."
         )
     return f"The clients of this run were processes of their own (engine {engine})."
+
+
+def voices(samples: Samples, at: int) -> list[tuple[str, str, tuple[str, ...]]]:
+    """Return who completed one prompt, with what after it, and their suggestions."""
+    prompt = samples.prompts[at]
+    return [(each.who, _after(prompt, each.texts[at]), each.suggestions[at]) for each in samples.completions]
+
+
+def _after(prompt: str, text: str) -> str:
+    """Return what follows a prompt, whether or not the text repeats it, set off from it by a space."""
+    rest = text.removeprefix(prompt)
+    return f" {rest}" if rest[:1].isalnum() and not prompt[-1:].isspace() else rest
 
 
 def skipped_grid(record: Record) -> Grid | None:

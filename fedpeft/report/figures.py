@@ -8,7 +8,7 @@ token. Differences are ``first - second`` in both metrics: for top-3 more is bet
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from math import ceil
 from statistics import fmean, stdev
 from typing import Any
@@ -43,8 +43,8 @@ def figures(record: Record) -> dict[str, Any]:
         ``low`` and ``high``;
         ``bytes_up``, ``bytes_down``, ``bytes_per_client_round``: mean over rounds; ``base_bytes``,
         ``bytes_ratio``; ``quantization_error``: mean over rounds; ``rounds``, ``burnt_rounds``, ``clients``,
-        ``personalized``, ``seconds``; ``seeds`` and ``seed_sd``: the main figures by seed and their standard
-        deviation, null when the record is no study.
+        ``personalized``, ``seconds``; ``seeds``, ``seed_mean`` and ``seed_sd``: the main figures by seed,
+        their mean and their sample standard deviation, null when the record is no study.
         What the record cannot tell yet is null.
     """
     people = sorted(record.people, key=lambda person: person.client)
@@ -74,7 +74,8 @@ def figures(record: Record) -> dict[str, Any]:
         "personalized": len(people),
         "seconds": record.run.seconds,
         "seeds": by_seed or None,
-        "seed_sd": _spread(list(by_seed.values())) if by_seed else None,
+        "seed_mean": _over_seeds(list(by_seed.values()), fmean, 1) if by_seed else None,
+        "seed_sd": _over_seeds(list(by_seed.values()), stdev, 2) if by_seed else None,
     }
 
 
@@ -118,19 +119,19 @@ def _ends(columns: NDArray[np.float64]) -> list[dict[str, float | None]]:
     return [{"mean": m, "low": low, "high": high} for m, (low, high) in zip(means, ends, strict=True)]
 
 
-def _spread(seeds: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the sample standard deviation over seeds of each figure; null where fewer than two are known."""
-    return {
-        name: _spread([seed[name] for seed in seeds])
-        if isinstance(seeds[0][name], dict)
-        else _deviation([seed[name] for seed in seeds])
-        for name in seeds[0]
-    }
-
-
-def _deviation(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return stdev(known) if len(known) > 1 else None
+def _over_seeds(
+    seeds: Sequence[dict[str, Any]], statistic: Callable[[list[float]], float], needs: int
+) -> dict[str, Any]:
+    """Apply a statistic to each figure's values over seeds; null where fewer than ``needs`` are known."""
+    reduced: dict[str, Any] = {}
+    for name, first in seeds[0].items():
+        values = [seed[name] for seed in seeds]
+        if isinstance(first, dict):
+            reduced[name] = _over_seeds(values, statistic, needs)
+        else:
+            known = [value for value in values if value is not None]
+            reduced[name] = statistic(known) if len(known) >= needs else None
+    return reduced
 
 
 def _mean_scores(people: Sequence[Person], metric: str) -> dict[Control, float | None]:

@@ -10,9 +10,9 @@ from fedpeft.report.wording import counted, duration, number, percent, signed, s
 
 _CAUTIONS = {
     "personal-global": "Personal adapters are not measurably better than the global one.",
-    "global-base": "The federation's adapter is not measurably better than the bare base.",
+    "global-base": "The federation’s adapter is not measurably better than the bare base.",
     "personal-local": "Training alone, without the federation, does as well.",
-    "personal-wrong_user": "Another person's adapter does as well: what was learnt is not personal.",
+    "personal-wrong_user": "Another person’s adapter does as well: what was learnt is not personal.",
 }
 _FEW = 20
 
@@ -22,17 +22,18 @@ def headline(record: Record, figures: Mapping[str, Any]) -> str:
     top3 = figures["mean_top3"]
     if figures["personalized"]:
         return (
-            "For the mean person, personal adapters put the next token among three suggestions "
-            f"{percent(top3['personal'])} of the time; the global adapter does {percent(top3['global'])} "
-            f"of the time, the bare base {percent(top3['base'])}."
+            "For the mean person, personal adapters predict the next token in three suggestions "
+            f"{percent(top3['personal'])} of the time; the global adapter {percent(top3['global'])}, "
+            f"the bare base {percent(top3['base'])}."
         )
     scores = [(r.round, r.validation) for rounds in record.histories[:1] for r in rounds if r.validation]
     if not scores or scores[-1][0] == 0:
         return "This run has not measured a round yet."
+    (first, start), (last, end) = scores[0], scores[-1]
+    origin = "the bare base’s " if first == 0 else f"round {first}’s "
     return (
-        f"After {counted(scores[-1][0], 'round', 'rounds')} the global adapter's validation perplexity is "
-        f"{number(scores[-1][1].perplexity)}, from {number(scores[0][1].perplexity)} "
-        f"after round {scores[0][0]}. Nobody has a personal adapter yet."
+        f"After {counted(last, 'round', 'rounds')} the global adapter’s validation perplexity is "
+        f"{number(end.perplexity)}; {origin}is {number(start.perplexity)}. Nobody has a personal adapter yet."
     )
 
 
@@ -44,13 +45,13 @@ def verdict(figures: Mapping[str, Any]) -> str:
         better, worse = (round(figures[f"{k}_share"] * people) for k in ("improved", "harmed"))
         same = people - better - worse
         sentences.append(
-            f"{better:,} of {counted(people, 'person is', 'people are')} better off with their personal "
-            f"adapter than with the global one, {worse:,} worse off, {same:,} the same."
+            f"{better:,} of {counted(people, 'person', 'people')} {'is' if better == 1 else 'are'} "
+            f"better off with their personal adapter than with the global one, {worse:,} worse off, {same:,} the same."
         )
     if figures["bytes_per_client_round"] is not None:
         sentences.append(
             f"A client moves {size(figures['bytes_per_client_round'])} in a round, "
-            f"{percent(figures['bytes_ratio'])} of the base's {size(figures['base_bytes'])}."
+            f"{percent(figures['bytes_ratio'])} of the base’s {size(figures['base_bytes'])}."
         )
     return " ".join(sentences)
 
@@ -69,6 +70,11 @@ def cautions(figures: Mapping[str, Any], status: str) -> list[str]:
         ends = figures["intervals"]["loss"][pair]
         if ends["high"] is not None and ends["high"] >= 0.0:
             found.append(sentence)
+    if figures["seeds"] and figures["seed_mean"]["harmed_share"] is not None:
+        found.append(
+            "Better and worse off are counted on each person’s mean over seeds, which hides harm that one "
+            f"run does: a single seed leaves {percent(figures['seed_mean']['harmed_share'])} worse off."
+        )
     if figures["burnt_rounds"]:
         rounds = counted(figures["burnt_rounds"], "round was", "rounds were")
         found.append(f"{rounds} burnt: too few clients answered, and the model stayed as it was.")

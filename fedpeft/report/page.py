@@ -6,15 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fedpeft.adapters.files import write_whole
+from fedpeft.files import write_whole
 from fedpeft.errors import RunError
-from fedpeft.report.details import engine_note, flat, people_grid, rounds_grid, sent, skipped_grid
+from fedpeft.report.details import engine_note, flat, people_grid, rounds_grid, sent, skipped_grid, voices
 from fedpeft.report.figures import figures
 from fedpeft.report.findings import cautions, facts, headline, verdict
 from fedpeft.report.folder import read_record
 from fedpeft.report.plots import plots
 from fedpeft.report.record import Record
 from fedpeft.report.tables import grids
+from fedpeft.report.wording import GLOSSARY, moment, name_of
 
 REPORT = "report.html"
 _LABELS = ("Results by model", "Differences between models", "Results by seed")
@@ -77,14 +78,17 @@ def render(record: Record, found: Mapping[str, Any]) -> str:
     return pages.get_template("page.html").render(
         css=(here / "page.css").read_text(encoding="utf-8"),
         run=record.run,
+        started=moment(record.run.started),
         seeds=len(record.seeds),
         headline=headline(record, found),
         verdict=verdict(found),
         cautions=cautions(found, record.run.status),
         grids=list(zip(grids(found), _LABELS, strict=False)),
+        glossary=[(name_of(control), what) for control, what in GLOSSARY.items()],
         lines=facts(found),
         plots=[(plot, _CAPTIONS[plot.name]) for plot in plots(record)],
         samples=record.samples,
+        voices=voices,
         people=people_grid(record),
         rounds=rounds_grid(record),
         sent=sent(record, found),

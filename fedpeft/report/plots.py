@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedpeft.report.canvas import BAD, GOOD, INK, MUTED, OTHER, Plot, panel, plot
+from fedpeft.report.canvas import BAD, GOOD, INK, MUTED, OTHER, PAPER, Plot, panel, plot
 from fedpeft.report.curves import (
     curves_of,
     draw_curves,
@@ -19,12 +19,13 @@ from fedpeft.report.curves import (
     top3_at,
 )
 from fedpeft.report.record import Control, Person, Record
-from fedpeft.report.wording import counted, number, percent, size
+from fedpeft.report.wording import counted, number, size
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _LEGEND = {"handlelength": 1.2, "borderpad": 0, "borderaxespad": 0, "labelspacing": 0.3, "handletextpad": 0.5}
+_FEDERATED = "global against base"
 _BARS = 200  # more people than this are drawn as one outline: bars would be thinner than a pixel
 
 
@@ -38,19 +39,18 @@ def gain_per_person(record: Record) -> Plot | None:
     """Draw what the personal adapter changed for each person, from the largest gain to the largest harm."""
     if not record.people:
         return None
-    changes = sorted(
-        (_change(person, "personal", "global"), _change(person, "global", "base")) for person in record.people
-    )
-    personal, federated = np.array(changes).T
+    people = sorted(record.people, key=lambda person: (_change(person, "personal", "global"), person.client))
+    personal = np.array([_change(person, "personal", "global") for person in people])
+    federated = np.array([_change(person, "global", "base") for person in people])
     better, worse = int((personal < 0).sum()), int((personal > 0).sum())
     title = (
-        f"Personal adapters help {better:,} of {counted(len(changes), 'person', 'people')} and harm {worse:,}"
+        f"Personal adapters help {better:,} of {counted(len(people), 'person', 'people')} and harm {worse:,}"
     )
 
     def paint(figure: Figure, narrow: bool) -> None:
         legend = 54 if narrow else 24
         box = (0, legend, 350, 360 - legend) if narrow else (0, legend, 720, 330 - legend)
-        axes = panel(figure, box, "Change in test perplexity, lower is better")
+        axes = panel(figure, box, "Change in test perplexity, lower is better", below=26)
         places = np.arange(len(personal))
         for keep, colour, label in (
             (personal <= 0, GOOD, "personal against global"),
@@ -61,9 +61,9 @@ def gain_per_person(record: Record) -> Plot | None:
                 axes.stairs(values, np.arange(len(values) + 1) - 0.5, fill=True, color=colour, label=label)
             elif keep.any():
                 axes.bar(places[keep], values[keep], width=0.74, color=colour, label=label)
-        axes.plot(
-            places, federated, "o", color=MUTED, markersize=3.8, fillstyle="none", label="global against base"
-        )
+        width = 4.0 if len(people) <= _BARS else 1.5
+        (circles,) = axes.plot(places, federated, "o", color=MUTED, markersize=width, label=_FEDERATED)
+        circles.set_markerfacecolor(PAPER)
         axes.axhline(0, color=INK, linewidth=1.0)
         axes.set_xlim(-0.8, len(personal) - 0.2)
         axes.set_xticks([])
@@ -71,7 +71,7 @@ def gain_per_person(record: Record) -> Plot | None:
         axes.set_xlabel(f"{counted(len(personal), 'person', 'people')}, from most helped to most harmed")
         axes.yaxis.set_major_formatter(lambda value, _: _signed_percent(value))
         handles, labels = axes.get_legend_handles_labels()
-        order = sorted(range(len(labels)), key=lambda i: labels[i].startswith("global"))  # bars first
+        order = sorted(range(len(labels)), key=lambda i: labels[i] == _FEDERATED)  # bars first
         figure.legend(
             [handles[i] for i in order],
             [labels[i] for i in order],
@@ -87,8 +87,8 @@ def gain_per_person(record: Record) -> Plot | None:
 def learning_curve(record: Record) -> Plot | None:
     """Draw validation perplexity and top-3 accuracy by round, from the bare base on."""
     panels = (
-        ("Validation perplexity", curves_of(record, perplexity_at), number),
-        ("Validation top-3 accuracy", curves_of(record, top3_at), percent),
+        ("Validation perplexity", curves_of(record, perplexity_at), ""),
+        ("Validation top-3 accuracy", curves_of(record, top3_at), "%"),
     )
     mean = mean_curve(panels[0][1])
     if not mean:
@@ -105,9 +105,9 @@ def learning_curve(record: Record) -> Plot | None:
 
     def paint(figure: Figure, narrow: bool) -> None:
         boxes = ((0, 0, 350, 230), (0, 240, 350, 230)) if narrow else ((0, 0, 350, 260), (370, 0, 350, 260))
-        for box, (label, curves, form) in zip(boxes, panels, strict=True):
-            axes = panel(figure, box, label)
-            draw_curves(axes, curves, form)
+        for box, (label, curves, unit) in zip(boxes, panels, strict=True):
+            axes = panel(figure, box, label, right=44)
+            draw_curves(axes, curves, unit)
             draw_rounds(axes, burnt)
 
     return plot("learning", title, (260, 470), paint)
@@ -134,14 +134,14 @@ def bytes_per_round(record: Record) -> Plot | None:
             rounds = sorted(curve)
             axes.plot(rounds, [curve[r] for r in rounds], color=colour, marker=marker, markersize=3.5)
             text = f"{label}: {size(fmean(curve.values()))} on average"
-            note(axes, text, (max(curve), curve[max(curve)]), colour, above)
+            note(axes, text, (max(curve), curve[max(curve)]), colour, above=above, side="right")
         axes.axhline(base, color=INK, linewidth=1.2, linestyle=(0, (5, 3)))
-        note(axes, f"the whole base in float32: {size(base)}", (max(up), base), INK, above=True)
+        note(axes, f"the whole base in float32: {size(base)}", (max(up), base), INK, above=True, side="right")
         lowest, highest = min(*up.values(), *down.values()), max(base, *up.values(), *down.values())
         axes.set_ylim(max(1.0, lowest) / 3, highest * 3)
         axes.minorticks_off()
         axes.yaxis.set_major_formatter(lambda value, _: size(value).replace(".0 ", " "))
-        draw_rounds(axes, ())
+        draw_rounds(axes)
 
     return plot("bytes", title, (260, 260), paint)
 

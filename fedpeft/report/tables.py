@@ -75,12 +75,13 @@ def differences(figures: Mapping[str, Any]) -> Grid:
 
 
 def seeds(figures: Mapping[str, Any]) -> Grid | None:
-    """Tabulate the main figures by seed and their standard deviation; None for a single run."""
+    """Tabulate the main figures by seed, their mean and standard deviation; None for a single run."""
     if not figures["seeds"]:
         return None
     head = ("Seed", "Perplexity, global", "personal", "Top-3, global", "personal", "Better off", "Worse off")
     rows = [(seed, *_seed_cells(part)) for seed, part in figures["seeds"].items()]
-    return Grid(head, (*rows, ("SD", *_seed_cells(figures["seed_sd"]))), strong="SD")
+    spread = (("mean", *_seed_cells(figures["seed_mean"])), ("SD", *_seed_cells(figures["seed_sd"])))
+    return Grid(head, (*rows, *spread))
 
 
 def _seed_cells(part: Mapping[str, Any]) -> tuple[str, ...]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from fedpeft.report.record import Control
 
 NOTHING = "–"
 
 GLOSSARY: dict[Control, str] = {
     "base": "the frozen model alone",
-    "global": "base + the federation's adapter",
+    "global": "base + the federation’s adapter",
     "local": "base + own adapter, no federation",
-    "wrong_user": "another person's personal adapter",
-    "personal": "global + own private adapter, gated",
+    "wrong_user": "another person’s personal adapter",
+    "personal": "global + private adapter, gated",
 }
 
 
@@ -72,6 +74,16 @@ def duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {rest} s"
     return f"{minutes // 60} h {minutes % 60} min"
+
+
+def moment(iso: str) -> str:
+    """Write an ISO 8601 time to the minute, in UTC; anything else as it is."""
+    try:
+        found = datetime.fromisoformat(iso)
+    except ValueError:
+        return iso
+    zone = " UTC" if found.tzinfo else ""
+    return f"{found.astimezone(UTC) if found.tzinfo else found:%Y-%m-%d %H:%M}{zone}"
 
 
 def counted(count: int, one: str, many: str) -> str:

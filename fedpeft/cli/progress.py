@@ -1,0 +1,74 @@
+"""What a run shows while it works: stage, clients, loss, bytes, time left; one line a round stays."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+
+
+class Progress:
+    """A watcher of runs that draws on standard error, so that standard output stays a script's.
+
+    Parameters
+    ----------
+    quiet : bool
+        Draw nothing.
+    """
+
+    def __init__(self, quiet: bool = False) -> None:
+        console = Console(stderr=True, quiet=quiet, highlight=False)
+        self._bars = Bars(
+            TextColumn("{task.description:<14}"),
+            BarColumn(bar_width=28),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("[dim]{task.fields[note]}"),
+            console=console,
+            transient=True,
+        )
+        self._rounds = self._bars.add_task("rounds", total=None, note="", visible=False)
+        self._clients = self._bars.add_task("starting", total=None, note="loading base and clients")
+
+    def __enter__(self) -> Progress:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def stage(self, name: str, done: int, total: int) -> None:
+        """Move the clients' bar; a new stage begins it anew."""
+        task = self._bars.tasks[self._clients]
+        if task.description != name:
+            self._bars.reset(self._clients, description=name, total=total, note="")
+        self._bars.update(self._clients, completed=done, total=total)
+
+    def round(self, row: dict[str, Any], rounds: int) -> None:
+        """Move the rounds' bar and print the round's line."""
+        note = describe(row)
+        self._bars.update(self._rounds, completed=row["round"], total=rounds, note="", visible=True)
+        self._bars.console.print(f"  round {row['round']:>3}/{rounds}  {note}")
+
+
+def describe(row: dict[str, Any]) -> str:
+    """Say in one line what a round did."""
+    if row.get("burnt"):
+        return f"burnt: {row['contributors']} contributors, the adapter stays as it was"
+    parts = []
+    if row["round"]:
+        parts.append(f"{row['contributors']:>3} clients")
+        parts.append(f"train loss {row['train_loss']:.3f}")
+    validation = row.get("validation")
+    if validation:
+        parts.append(f"validation perplexity {validation['perplexity']:.1f}, top-3 {validation['top3']:.1%}")
+    if row["round"]:
+        parts.append(f"{(row['bytes_up'] + row['bytes_down']) / 1e3:.0f} kB per client")
+    return "  ".join(parts)

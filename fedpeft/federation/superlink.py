@@ -1,0 +1,134 @@
+"""A SuperLink of our own on loopback, for as long as a ``with`` block lasts; nothing of it survives."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from urllib.request import urlopen
+
+import psutil
+
+from fedpeft.errors import RunError
+
+_NAME = "own"
+_PATIENCE = 60.0
+_QUIET = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "NO_COLOR": "1",
+}
+
+
+@dataclass(frozen=True)
+class SuperLink:
+    """Where the SuperLink's commands run.
+
+    Parameters
+    ----------
+    home : Path
+        ``FLWR_HOME`` and working directory: empty of code, because Ray's actors import from it first.
+    environment : dict
+        For ``flwr`` commands.
+    """
+
+    home: Path
+    environment: dict[str, str]
+
+    def start_run(self, app: Path, config: dict[str, str], nodes: int, cores: int) -> subprocess.Popen[str]:
+        """Start ``flwr run`` of an app with so many clients; its output is the app's log."""
+        file = self.home / "run.toml"
+        file.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in config.items()))
+        federation = (
+            f"num-supernodes={nodes} client-resources-num-cpus=1 client-resources-num-gpus=0.0 "
+            f"init-args-num-cpus={cores}"
+        )
+        command = ["flwr", "run", str(app), _NAME, "--stream"]
+        command += ["--run-config", str(file), "--federation-config", federation]
+        return subprocess.Popen(  # noqa: S603  (a fixed program with our own arguments)
+            command,
+            env=self.environment,
+            cwd=self.home,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+
+@contextmanager
+def own_superlink() -> Iterator[SuperLink]:
+    """Start a SuperLink for Flower's simulation runtime on a free loopback port.
+
+    Raises
+    ------
+    RunError
+        When it does not come up.
+    """
+    with TemporaryDirectory(prefix="fedpeft-flower-", ignore_cleanup_errors=True) as folder, socket.socket() as probe:
+        home = Path(folder)
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+        probe.close()
+        (home / "config.toml").write_text(
+            f'[superlink]\ndefault = "{_NAME}"\n\n[superlink.{_NAME}]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
+        )
+        programs = str(Path(sys.executable).parent)
+        environment = {
+            **os.environ,
+            **_QUIET,
+            "FLWR_HOME": str(home),
+            "PATH": programs + os.pathsep + os.environ.get("PATH", ""),
+        }
+        with (home / "superlink.log").open("wb") as log:
+            command = ["flower-superlink", "--insecure", "--simulation", "--isolation", "subprocess"]
+            command += ["--disable-runtime-dependency-installation", "--host", "127.0.0.1", "--port", str(port)]
+            process = subprocess.Popen(  # noqa: S603
+                command, env=environment, cwd=home, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+            try:
+                _wait_until_healthy(process, port, home)
+                yield SuperLink(home, environment)
+            finally:
+                _end(process)
+
+
+def _wait_until_healthy(process: subprocess.Popen[bytes], port: int, home: Path) -> None:
+    end = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            with urlopen(f"http://127.0.0.1:{port}/health", timeout=1):  # noqa: S310  (loopback)
+                return
+        except OSError:
+            if process.poll() is not None or time.monotonic() > end:
+                tail = (home / "superlink.log").read_text(errors="replace").strip().splitlines()[-1:]
+                raise RunError("SuperLink", " ".join(tail), "to answer on loopback") from None
+            time.sleep(0.1)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ask the SuperLink to stop, then make sure that none of its descendants is left."""
+    family = [process.pid] if process.poll() is None else []
+    processes = [psutil.Process(pid) for pid in family if psutil.pid_exists(pid)]
+    descendants = [child for parent in processes for child in parent.children(recursive=True)]
+    process.terminate()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    _, alive = psutil.wait_procs(descendants, timeout=5)
+    for child in alive:
+        child.kill()

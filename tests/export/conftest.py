@@ -1,0 +1,72 @@
+"""The builtin base in float32, exported once, with adapters of several ranks as peft holds them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fedpeft.adapters import Adapter
+from fedpeft.adapters.algebra import cat
+from fedpeft.base import Base, load_base
+from fedpeft.device import LoadedAdapter, Manifest, Runtime
+from fedpeft.export import export_adapter, export_base
+from fedpeft.methods import Attached
+from fedpeft.methods.attached import PRIVATE, SHARED
+from fedpeft.methods.lora import Lora
+
+SLOTS = {"rank 8": (SHARED,), "rank 2": (PRIVATE,), "both": (SHARED, PRIVATE), "base": ()}
+"""Which of torch's slots are active for each of the exported adapters."""
+
+ORDINARY, EXTREME = 0.05, 0.2
+"""Standard deviations of A and B. Trained adapters are smaller than the first; with the second the network is so
+ill-conditioned that torch's own float32 is 3e-3 from float64."""
+
+
+def random_vector(size: int, seed: int, deviation: float) -> np.ndarray:
+    return np.random.default_rng(seed).normal(0, deviation, size).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Exported:
+    base: Base
+    attached: Attached
+    adapters: dict[str, Adapter]
+    manifest: Manifest
+    folder: Path
+    runtime: Runtime
+    loaded: dict[str, LoadedAdapter | None]
+
+    def torch_logits(self, ids: list[int], name: str) -> np.ndarray:
+        self.attached.activate(*SLOTS[name])
+        with torch.no_grad():
+            return self.attached.model(input_ids=torch.tensor([ids])).logits[0].numpy()
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Base]:
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FEDPEFT_HOME", str(tmp_path_factory.mktemp("home")))
+        yield load_base("keyboard", "float32")
+
+
+@pytest.fixture(scope="session")
+def exported(base: Base, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    folder = tmp_path_factory.mktemp("bundles")
+    manifest = export_base(base, folder / "base")
+    attached = Attached(base, Lora(rank=8), Lora(rank=2, rslora=True), seed=0)
+    adapters = {}
+    for seed, (name, slot) in enumerate({"rank 8": SHARED, "rank 2": PRIVATE}.items()):
+        vector = random_vector(attached.schemas[slot].size, seed, ORDINARY)
+        attached.write(slot, vector)
+        adapters[name] = attached.adapter(slot, vector)
+    adapters["both"] = cat([adapters["rank 8"], adapters["rank 2"]], [1.0, 1.0])
+    runtime = Runtime(folder / "base")
+    loaded: dict[str, LoadedAdapter | None] = {"base": None}
+    for name, adapter in adapters.items():
+        export_adapter(adapter, folder / name, owner=name, base=manifest)
+        loaded[name] = runtime.load(folder / name)
+    return Exported(base, attached, adapters, manifest, folder, runtime, loaded)
