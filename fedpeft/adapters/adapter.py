@@ -12,9 +12,9 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from fedpeft.files import private_folder, write_private
 from fedpeft.adapters.schema import Schema, Vector
 from fedpeft.errors import AdapterError
+from fedpeft.files import private_folder, write_private
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 _FINGERPRINT = "fedpeft_base_fingerprint"
@@ -94,9 +94,7 @@ class Adapter:
             tensors = load_file(folder / WEIGHTS)
             recorded = _metadata(folder / WEIGHTS).get(_FINGERPRINT)
         except (OSError, ValueError, SafetensorError) as error:
-            raise AdapterError(
-                f"adapter folder {folder}", str(error), f"readable {CONFIG} and {WEIGHTS}"
-            ) from error
+            raise AdapterError(f"adapter folder {folder}", str(error), f"readable {CONFIG} and {WEIGHTS}") from error
         if (recorded or base) is None:
             raise AdapterError(f"adapter folder {folder}", "no base fingerprint", "one", "name the base")
         schema = Schema.of({name: t.shape for name, t in tensors.items()})

@@ -1,7 +1,7 @@
 """Server optimizers: the weighted mean change d_t is a pseudo-gradient (Reddi et al. 2021, arXiv:2003.00295).
 
     avg        x += lr d_t                                                    FedAvg  (McMahan et al. 2017)
-    momentum   m = b1 m + d_t;                        x += lr m               FedAvgM (Hsu et al. 2019, arXiv:1909.06335)
+    momentum   m = b1 m + d_t;                        x += lr m     FedAvgM (Hsu et al. 2019, arXiv:1909.06335)
     adam       m = b1 m + (1 - b1) d_t;  v = b2 v + (1 - b2) d_t^2;   x += lr m / (sqrt(v) + tau)    FedAdam
 
 All need the sum alone, so all work under secure aggregation. As in the paper, Adam here has no bias correction.
@@ -49,7 +49,7 @@ def _adam(mean: Vector, state: State, rule: Aggregation) -> Step:
     first = b1 * state.get("first", np.zeros_like(mean)) + (1 - b1) * mean
     second = b2 * state.get("second", np.zeros_like(mean)) + (1 - b2) * mean * mean
     step = np.float32(rule.learning_rate) * first / (np.sqrt(second) + np.float32(rule.tau))
-    return step, {"first": first, "second": second}
+    return step.astype(np.float32), {"first": first, "second": second}
 
 
 RULES: dict[str, Callable[[Vector, State, Aggregation], Step]] = {

@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from fedpeft.files import write_whole
 from fedpeft.base.fingerprint import fingerprint
 from fedpeft.base.pretrain import PretrainConfig, Progress, describe
+from fedpeft.files import write_whole
 
 _CARD = """\
 # keyboard
@@ -55,9 +55,7 @@ def write_card(
     """
     identity = fingerprint(out)
     perplexities = ", ".join(f"{p.public_perplexity:.1f}" for p in history)
-    text = _CARD.format(
-        **{**describe(config), **figures}, history=perplexities, fingerprint=identity, machine=machine
-    )
+    text = _CARD.format(**{**describe(config), **figures}, history=perplexities, fingerprint=identity, machine=machine)
     write_whole(out / "README.md", text)
     record = {"config": describe(config), "clients_test": dict(figures), "machine": machine, "fingerprint": identity}
     write_whole(out / "pretrain.json", json.dumps(record, indent=2) + "\n")

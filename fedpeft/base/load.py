@@ -81,9 +81,7 @@ def locate(name: str, root: Path | None = None) -> Path:
     if folder.is_dir():
         raise BaseError("base.name", name, "a folder with config.json", f"{folder} has none")
     if name.count("/") != 1 or name.startswith(("/", ".")):
-        raise BaseError(
-            "base.name", name, "a builtin name, a folder or a hub id", nearest(name, builtin_names())
-        )
+        raise BaseError("base.name", name, "a builtin name, a folder or a hub id", nearest(name, builtin_names()))
     return _fetch(name)
 
 

@@ -89,7 +89,8 @@ def pretrain(
     aside, public = public[::50], [c for i, c in enumerate(public) if i % 50]
     tokenizer = train_tokenizer((text for turns in public for _, text, _ in turns), config.vocabulary)
     held_rows = _pack(aside, tokenizer, config.length, np.random.default_rng(0))
-    model = _model(config, tokenizer).to(device)
+    model = _model(config, tokenizer)
+    nn.Module.to(model, device)
     dropouts = _add_dropout(model, config.dropout)
     per_epoch = len(_pack(public, tokenizer, config.length, np.random.default_rng(0))) // config.batch
     total = max(1, per_epoch * config.epochs)
@@ -122,7 +123,7 @@ def pretrain(
     for handle in dropouts:
         handle.remove()
     out.mkdir(parents=True, exist_ok=True)
-    model.to("cpu", torch.bfloat16).save_pretrained(out)
+    model.cpu().bfloat16().save_pretrained(out)
     tokenizer.save_pretrained(out)
 
 
@@ -191,7 +192,7 @@ def _batches(rows: Rows, size: int, rng: np.random.Generator) -> Iterator[Rows]:
 
 def _loss(model: LlamaForCausalLM, rows: Rows, device: str) -> Tensor:
     ids = torch.from_numpy(rows).to(device)
-    with torch.autocast(device.split(":")[0], torch.bfloat16):
+    with torch.autocast(device.split(":", maxsplit=1)[0], torch.bfloat16):
         logits = model(input_ids=ids[:, :-1], use_cache=False).logits
     return F.cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten())
 
@@ -199,9 +200,7 @@ def _loss(model: LlamaForCausalLM, rows: Rows, device: str) -> Tensor:
 @torch.no_grad()
 def _perplexity(model: LlamaForCausalLM, rows: Rows, device: str) -> float:
     model.eval()
-    losses = [
-        _loss(model, rows[i : i + 64], device) * len(rows[i : i + 64]) for i in range(0, len(rows), 64)
-    ]
+    losses = [_loss(model, rows[i : i + 64], device) * len(rows[i : i + 64]) for i in range(0, len(rows), 64)]
     return float(torch.exp(torch.stack(losses).sum() / len(rows))) if losses else float("nan")
 
 

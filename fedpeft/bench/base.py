@@ -31,9 +31,9 @@ def run(full: bool) -> Result:
         for own in texts
         for piece in own.labels[:, 1:][own.labels[:, 1:] != IGNORED]
     ]
-    rival = {"name": "unigram model of the clients' own train text", "perplexity": exp(sum(losses) / len(losses))}
-    figures = {**score(base, texts), "parameters": base.parameters}
-    return Result({**figures, "perplexity_ratio": rival["perplexity"] / figures["perplexity"]}, rival)
+    ours, unigram = score(base, texts), exp(sum(losses) / len(losses))
+    figures = {**ours, "parameters": base.parameters, "perplexity_ratio": unigram / ours["perplexity"]}
+    return Result(figures, {"name": "unigram model of the clients' own train text", "perplexity": unigram})
 
 
 def score(base: Base, texts: list[Windows]) -> dict[str, float]:

@@ -24,7 +24,7 @@ def run(full: bool) -> Result:
     Result
         ``error_B_bits_n_clients``: mean square error of the mean over the mean square of the mean.
     """
-    figures = {}
+    figures: dict[str, object] = {}
     for clients in (CLIENTS, 100) if full else (CLIENTS,):
         for bits in BITS:
             if (2**bits - 1) // clients >= 3:

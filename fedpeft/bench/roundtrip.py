@@ -31,21 +31,21 @@ def run(full: bool) -> Result:
     """
     scenario = _scenario(clients=64, cohort=16, rounds=8) if full else _scenario(16, 8, 6)
     with TemporaryDirectory(prefix="fedpeft-bench-") as folder:
-        ours, theirs = (_measure(scenario, engine, Path(folder) / engine) for engine in ("inprocess", "ray"))
+        ours, our_numbers = _measure(scenario, "inprocess", Path(folder) / "inprocess")
+        theirs, their_numbers = _measure(scenario, "ray", Path(folder) / "ray")
     figures = {
         "seconds_per_client_round": ours["seconds_per_client_round"],
         "speedup_vs_flower_ray": theirs["seconds_per_client_round"] / ours["seconds_per_client_round"],
         "seconds": ours["seconds"],
         "whole_run_speedup": theirs["seconds"] / ours["seconds"],
-        "equal_numbers": ours["numbers"] == theirs["numbers"],
+        "equal_numbers": our_numbers == their_numbers,
         "clients": scenario.data.clients,
         "cohort": scenario.federation.cohort,
     }
-    theirs.pop("numbers")
     return Result(figures, {"name": "Flower simulation (Ray)", **theirs})
 
 
-def _measure(scenario: Scenario, engine: str, runs: Path) -> dict[str, object]:
+def _measure(scenario: Scenario, engine: str, runs: Path) -> tuple[dict[str, float], object]:
     start = time.perf_counter()
     folder = simulate(scenario, runs, engine=engine)
     seconds = time.perf_counter() - start
@@ -54,7 +54,7 @@ def _measure(scenario: Scenario, engine: str, runs: Path) -> dict[str, object]:
     steady = median(row["seconds"] for row in rows[3:]) / scenario.federation.cohort
     numbers = [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
     people = (folder / PEOPLE).read_text()
-    return {"seconds_per_client_round": steady, "seconds": seconds, "numbers": [numbers, people]}
+    return {"seconds_per_client_round": steady, "seconds": seconds}, [numbers, people]
 
 
 def _scenario(clients: int, cohort: int, rounds: int) -> Scenario:

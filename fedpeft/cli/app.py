@@ -87,9 +87,7 @@ def _run(arguments: list[str] | None) -> int:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
             name = error.filename or "a file"
-            return _complain(
-                f"disk: found no room to write {name}, expected some; free space, then resume the run", 2
-            )
+            return _complain(f"disk: found no room to write {name}, expected some; free space, then resume the run", 2)
         raise
     return result if isinstance(result, int) else 0
 

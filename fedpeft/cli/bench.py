@@ -34,9 +34,7 @@ def bench(
     if json:
         machine = environment()
         typer.echo(
-            json_module.dumps(
-                {"bench": name, "figures": result.figures, "rival": result.rival, "machine": machine}
-            )
+            json_module.dumps({"bench": name, "figures": result.figures, "rival": result.rival, "machine": machine})
         )
         return
     table = Table(title=f"{name}: {BENCHES[name]}", title_justify="left")

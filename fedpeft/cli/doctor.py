@@ -7,10 +7,13 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
 
 import typer
+
+_PACKAGES = ("fedpeft", "torch", "transformers", "peft", "flwr", "onnxruntime", "cryptography")
 
 
 @dataclass(frozen=True)
@@ -51,11 +54,8 @@ def examine() -> list[Finding]:
     """Try every part and say what happened."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     findings = [Finding("python", sys.version_info >= (3, 11), sys.version.split()[0] + f", {cores} cores")]
-    for package in ("fedpeft", "torch", "transformers", "peft", "flwr", "onnxruntime", "cryptography"):
-        findings.append(_try(package, lambda package=package: version(package)))
-    for part, check in _CHECKS.items():
-        findings.append(_try(part, check))
-    return findings
+    findings += [_try(package, partial(version, package)) for package in _PACKAGES]
+    return findings + [_try(part, check) for part, check in _CHECKS.items()]
 
 
 def _try(part: str, check: Callable[[], str]) -> Finding:
@@ -88,10 +88,10 @@ def _bfloat16() -> str:
 
 
 def _nf4() -> str:
-    import bitsandbytes
     import torch
+    from bitsandbytes.nn.modules import Linear4bit
 
-    layer = bitsandbytes.nn.Linear4bit(64, 64, bias=False, compute_dtype=torch.float32, quant_type="nf4").to("cpu")
+    layer = Linear4bit(64, 64, bias=False, compute_dtype=torch.float32, quant_type="nf4").to("cpu")
     x = torch.randn(2, 64, requires_grad=True)
     layer(x).sum().backward()
     if x.grad is None or not bool(torch.isfinite(x.grad).all()):

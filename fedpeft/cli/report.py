@@ -35,5 +35,5 @@ def report(
     from fedpeft.report.tables import terminal
 
     console = Console(highlight=False)
-    console.print(terminal(found, record.run.name, record.run.status))
+    console.print(terminal(found, record.run.name, record.run.status, console.width))
     console.print(f"\n{page}", soft_wrap=True, markup=False)

@@ -21,7 +21,9 @@ def simulate(
     engine: Annotated[
         str, typer.Option(help="inprocess: a forked worker per core; serial: one process; ray: Flower's own.")
     ] = "inprocess",
-    workers: Annotated[int | None, typer.Option(min=1, help="Clients trained at a time; one per core by default.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Clients trained at a time; one per core by default.")
+    ] = None,
     runs: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
     resume: Annotated[str | None, typer.Option(help="Go on with this run: a name, or `latest`.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the figures as one JSON object.")] = False,
@@ -35,7 +37,7 @@ def simulate(
     if resume is not None and set_:
         raise FedpeftError("--set", ", ".join(set_), "nothing beside --resume", "a run keeps its scenario")
     from fedpeft.cli.progress import Progress
-    from fedpeft.cli.report import show
+    from fedpeft.cli.report import report
     from fedpeft.federation import inprocess
     from fedpeft.scenario import load_scenario
 
@@ -48,4 +50,4 @@ def simulate(
                 folder = inprocess.simulate(wanted, runs, progress, engine, workers)
         except KeyboardInterrupt as stop:
             raise RunError("run", "stopped", "the last round", "fedpeft simulate --resume latest") from stop
-    show(folder, json)
+    report(str(folder.resolve()), runs, json)

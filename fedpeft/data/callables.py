@@ -62,9 +62,7 @@ def _call(target: str) -> dict[str, Sequence[str | Conversation]]:
     try:
         result = getattr(import_module(module), attribute)()
     except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise DataError(
-            "data.federation", target, "an importable function without arguments", str(error)
-        ) from error
+        raise DataError("data.federation", target, "an importable function without arguments", str(error)) from error
     if hasattr(result, "client_ids") and hasattr(result, "conversations"):
         return {c: tuple(result.conversations(c)) for c in result.client_ids()}
     if not isinstance(result, Mapping):

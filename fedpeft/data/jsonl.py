@@ -44,7 +44,7 @@ class JsonlFederation:
                 "data.federation",
                 str(folder),
                 "at least one *.jsonl file, one per person",
-                "each line is a message such as {\"text\": \"hello\"}",
+                'each line is a message such as {"text": "hello"}',
             )
 
     def client_ids(self) -> list[str]:

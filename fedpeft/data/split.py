@@ -57,9 +57,7 @@ def temporal_split(
     )
 
 
-def _between(
-    history: list[Conversation], start: float, end: float, context: int
-) -> tuple[Excerpt, ...]:
+def _between(history: list[Conversation], start: float, end: float, context: int) -> tuple[Excerpt, ...]:
     """Return the excerpts whose own messages were sent in [start, end)."""
     excerpts = []
     for conversation in history:

@@ -108,11 +108,7 @@ def windows(excerpts: Iterable[Excerpt], tokenizer: Tokenizer, length: int) -> W
         Empty (n = 0) when the person wrote nothing here.
     """
     marks = Marks.of(tokenizer)
-    rows = [
-        row
-        for excerpt in excerpts
-        for row in _rows(*pieces(excerpt, tokenizer, marks), marks, length)
-    ]
+    rows = [row for excerpt in excerpts for row in _rows(*pieces(excerpt, tokenizer, marks), marks, length)]
     ids = np.full((len(rows), length), marks.pad, np.int32)
     labels = np.full((len(rows), length), IGNORED, np.int32)
     for i, (tokens, targets) in enumerate(rows):
@@ -135,9 +131,7 @@ def pieces(excerpt: Excerpt, tokenizer: Tokenizer, marks: Marks) -> tuple[list[i
     return tokens, targets
 
 
-def _rows(
-    tokens: list[int], targets: list[int], marks: Marks, length: int
-) -> Iterator[tuple[list[int], list[int]]]:
+def _rows(tokens: list[int], targets: list[int], marks: Marks, length: int) -> Iterator[tuple[list[int], list[int]]]:
     """Cut one conversation into windows that overlap by a quarter; skip windows with nothing to learn."""
     room = length - len(marks.start)
     overlap = room // 4

@@ -90,9 +90,7 @@ class Bundle:
                     digest = file_digest(file, "sha256").hexdigest()
                     size = file.tell()
             except OSError as error:
-                raise BundleError(
-                    f"{self.folder}/{name}", error.strerror, "a readable file", _AGAIN
-                ) from error
+                raise BundleError(f"{self.folder}/{name}", error.strerror, "a readable file", _AGAIN) from error
             self._compare(name, listed, size, digest)
         present = {path.name for path in self.folder.iterdir()}
         for name in sorted(present - self.manifest.files.keys() - {MANIFEST}):

@@ -11,11 +11,14 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from fedpeft.device.bundle import FINGERPRINT, GRAPH, Bundle
-from fedpeft.device.loaded import QUIET, LoadedAdapter, run_options
+from fedpeft.device.loaded import LoadedAdapter, run_options
 from fedpeft.device.manifest import DecoderFacts
 from fedpeft.errors import BundleError
 
 Logits = NDArray[np.float32]
+
+_QUIET = 3
+"""onnxruntime's severity "error": it would warn once per optional input, and those are by design."""
 
 
 @dataclass(frozen=True)
@@ -58,15 +61,13 @@ class Decoder:
     def __init__(self, bundle: Bundle, threads: int) -> None:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
-        options.log_severity_level = QUIET
+        options.log_severity_level = _QUIET
         try:
             self._session = ort.InferenceSession(
                 str(bundle.folder / GRAPH), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # onnxruntime raises its own classes of Exception
-            raise BundleError(
-                f"{bundle.folder}/{GRAPH}", str(error), "a graph onnxruntime can load"
-            ) from error
+            raise BundleError(f"{bundle.folder}/{GRAPH}", str(error), "a graph onnxruntime can load") from error
         stamp = self._session.get_modelmeta().custom_metadata_map.get(FINGERPRINT, "")
         bundle.require_base(stamp)
         if bundle.manifest.decoder is None:
@@ -81,9 +82,7 @@ class Decoder:
         shape = (1, self.facts.kv_heads, 0, self.facts.head_dim)
         return Cache(0, [ort.OrtValue.ortvalue_from_numpy(np.zeros(shape, np.float32)) for _ in self._past])
 
-    def read(
-        self, ids: NDArray[np.int64], cache: Cache, adapter: LoadedAdapter | None
-    ) -> tuple[Logits, Cache]:
+    def read(self, ids: NDArray[np.int64], cache: Cache, adapter: LoadedAdapter | None) -> tuple[Logits, Cache]:
         """Read tokens.
 
         Parameters

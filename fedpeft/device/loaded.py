@@ -14,9 +14,6 @@ from fedpeft.device.bundle import ADAPTER, Bundle
 from fedpeft.device.manifest import Manifest, Shape
 from fedpeft.errors import BundleError
 
-QUIET = 3
-"""onnxruntime's severity "error": it warns once per optional input, which is by design here."""
-
 
 @dataclass(frozen=True)
 class LoadedAdapter:
@@ -42,7 +39,6 @@ class LoadedAdapter:
 def run_options(adapter: LoadedAdapter | None) -> ort.RunOptions:
     """Make the options of one run; the caller keeps ``adapter`` until the run has returned."""
     options = ort.RunOptions()
-    options.log_severity_level = QUIET
     if adapter is not None:
         options.add_active_adapter(adapter.handle)
     return options

@@ -68,9 +68,7 @@ class Manifest(_Part):
     name: str = Field(min_length=1, description="The base's name, or whose adapter it is.")
     method: str | None = Field(None, description="How an adapter was trained; none for a base.")
     files: dict[Filename, File]
-    tensors: dict[str, Shape] = Field(
-        description="A base: the inputs an adapter may fill. An adapter: those it fills."
-    )
+    tensors: dict[str, Shape] = Field(description="A base: the inputs an adapter may fill. An adapter: those it fills.")
     decoder: DecoderFacts | None = None
     details: dict[str, JsonValue] = Field({}, description="Facts for people; nothing depends on them.")
 
@@ -120,6 +118,4 @@ class Manifest(_Part):
             complaint = error.errors()[0]
             field = ".".join(str(part) for part in complaint["loc"]) or "manifest"
             found = "absent" if complaint["type"] == "missing" else str(complaint["input"])[:80]
-            raise BundleError(
-                f"{where}/{MANIFEST} {field}", found, complaint["msg"], "export it again"
-            ) from error
+            raise BundleError(f"{where}/{MANIFEST} {field}", found, complaint["msg"], "export it again") from error

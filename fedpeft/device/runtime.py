@@ -160,9 +160,7 @@ class Runtime:
         continuation = self.text.decode(made)
         return continuation if typed and typed == prompt else continuation.lstrip(" ")
 
-    def suggest(
-        self, typed: str, adapter: LoadedAdapter | None = None, *, count: int = 3
-    ) -> list[Suggestion]:
+    def suggest(self, typed: str, adapter: LoadedAdapter | None = None, *, count: int = 3) -> list[Suggestion]:
         """Return the likeliest next words, or completions of the word being typed, best first.
 
         Raises
@@ -180,6 +178,4 @@ class Runtime:
     def _require_mine(self, adapter: LoadedAdapter | None) -> None:
         mine = self.manifest.base_fingerprint
         if adapter is not None and adapter.manifest.base_fingerprint != mine:
-            raise BundleError(
-                f"adapter of {adapter.owner}", "another base's", f"one of the base {mine[:12]}…"
-            )
+            raise BundleError(f"adapter of {adapter.owner}", "another base's", f"one of the base {mine[:12]}…")

@@ -55,9 +55,7 @@ class _Beam:
     probability: float
 
 
-def suggest(
-    typed: str, decoder: Decoder, words: Words, adapter: LoadedAdapter | None, count: int
-) -> list[Suggestion]:
+def suggest(typed: str, decoder: Decoder, words: Words, adapter: LoadedAdapter | None, count: int) -> list[Suggestion]:
     """Suggest words.
 
     Parameters

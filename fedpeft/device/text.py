@@ -31,9 +31,7 @@ class Text:
         try:
             self._tokenizer = Tokenizer.from_buffer(tokenizer)
         except Exception as error:  # tokenizers raises nothing narrower
-            raise BundleError(
-                "tokenizer.json", str(error), "a tokenizer of the tokenizers library"
-            ) from error
+            raise BundleError("tokenizer.json", str(error), "a tokenizer of the tokenizers library") from error
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         # "</s>" typed by a person is five characters, not the end of their message.
@@ -82,9 +80,7 @@ class Text:
             try:
                 found.append(bytes(spelled[character] for character in token or ""))
             except KeyError as error:
-                raise BundleError(
-                    "tokenizer.json", token, "byte-level pieces", "complete(…) still works"
-                ) from error
+                raise BundleError("tokenizer.json", token, "byte-level pieces", "complete(…) still works") from error
         return tuple(found)
 
     @cached_property

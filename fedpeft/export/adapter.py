@@ -111,9 +111,7 @@ def lora_inputs(adapter: Adapter) -> Inputs:
     for name, tensor in adapter.tensors().items():
         match = _TENSOR.fullmatch(name)
         if match is None:
-            raise AdapterError(
-                f"adapter tensor {name}", "no LoRA matrix", "lora_A or lora_B of a linear layer"
-            )
+            raise AdapterError(f"adapter tensor {name}", "no LoRA matrix", "lora_A or lora_B of a linear layer")
         module = match["module"]
         factor = np.float32(1)
         if match["part"] == "B":

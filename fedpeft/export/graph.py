@@ -68,15 +68,11 @@ class Graph:
                 array = self.weights.read(name)
                 return ir.Tensor(np.ascontiguousarray(array.T if transposed else array), name=label)
 
-            tensor = ir.LazyTensor(
-                read, dtype=FLOAT, shape=ir.Shape(shape[::-1] if transposed else shape), name=label
-            )
+            tensor = ir.LazyTensor(read, dtype=FLOAT, shape=ir.Shape(shape[::-1] if transposed else shape), name=label)
             self._constants[label] = self._tape.initializer(tensor)
         return self._constants[label]
 
-    def op(
-        self, kind: str, inputs: Sequence[ir.Value], name: str | None = None, **attributes: Any
-    ) -> ir.Value:
+    def op(self, kind: str, inputs: Sequence[ir.Value], name: str | None = None, **attributes: Any) -> ir.Value:
         """Add a standard node of one output."""
         return self._tape.op(kind, inputs, attributes, name=name)
 
@@ -84,9 +80,7 @@ class Graph:
         self, kind: str, inputs: Sequence[ir.Value], outputs: int, name: str | None = None, **attributes: Any
     ) -> Sequence[ir.Value]:
         """Add one of onnxruntime's own nodes."""
-        return self._tape.op_multi_out(
-            kind, inputs, attributes, num_outputs=outputs, domain=CONTRIB, name=name
-        )
+        return self._tape.op_multi_out(kind, inputs, attributes, num_outputs=outputs, domain=CONTRIB, name=name)
 
     def linear(self, x: ir.Value, module: str) -> ir.Value:
         """Add a linear layer, its bias if it has one, and its LoRA site."""

@@ -122,9 +122,7 @@ class _Attention:
         one = graph.constant("one", np.array([1], np.int64))
         read = graph.op("ReduceSum", [mask, axis], keepdims=0)
         self._last = graph.op("Cast", [graph.op("Sub", [read, one])], to=INT32)
-        width = graph.op(
-            "Gather", [graph.op("Shape", [mask]), graph.constant("second", np.array(1, np.int64))]
-        )
+        width = graph.op("Gather", [graph.op("Shape", [mask]), graph.constant("second", np.array(1, np.int64))])
         self._total = graph.op("Cast", [width], to=INT32)
         cosine, sine = _rotations(config, d.context)
         self._cosine, self._sine = graph.constant("cos_cache", cosine), graph.constant("sin_cache", sine)
@@ -163,9 +161,7 @@ def _mlp(graph: Graph, x: ir.Value, module: str) -> ir.Value:
     return graph.linear(graph.op("Mul", [silu, up]), f"{module}.down_proj")
 
 
-def _add_and_norm(
-    graph: Graph, h: ir.Value, change: ir.Value, norm: str, epsilon: float
-) -> tuple[ir.Value, ir.Value]:
+def _add_and_norm(graph: Graph, h: ir.Value, change: ir.Value, norm: str, epsilon: float) -> tuple[ir.Value, ir.Value]:
     """Return ``h + change`` and its norm, in one node."""
     normed, _, _, total = graph.contrib(
         "SkipSimplifiedLayerNormalization",

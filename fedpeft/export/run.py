@@ -41,9 +41,7 @@ def export_run(run: Path, base: Base | None = None) -> dict[str, Manifest]:
     exported = {NOBODY: export_base(base, base_folder(run))}
     for owner, folder in adapters.items():
         adapter = Adapter.load(folder, base.fingerprint)
-        exported[owner] = export_adapter(
-            adapter, adapter_folder(run, owner), owner=owner, base=exported[NOBODY]
-        )
+        exported[owner] = export_adapter(adapter, adapter_folder(run, owner), owner=owner, base=exported[NOBODY])
     return exported
 
 

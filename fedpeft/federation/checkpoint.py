@@ -9,10 +9,10 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from fedpeft.files import write_whole
 from fedpeft.adapters.schema import Vector
 from fedpeft.aggregation import State
 from fedpeft.errors import RunError
+from fedpeft.files import write_whole
 
 FILE = "checkpoint.safetensors"
 _FORMAT = "fedpeft-checkpoint/1"

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
+from flwr.clientapp.typing import Mod
 
 from fedpeft.adapters.schema import Vector
 from fedpeft.errors import DataError, ProtocolError
 from fedpeft.federation.locate import run_folder_of, scenario_of
-from fedpeft.federation.messages import facts, read_request, reply
+from fedpeft.federation.messages import Fact, facts, read_request, reply
 from fedpeft.federation.personal import keep_personal, score_stranger
 from fedpeft.federation.plan import RoundPlan
 from fedpeft.federation.worker import Worker
@@ -34,8 +36,18 @@ def worker_of(context: Context) -> Worker:
     return worker_at(str(scenario_of(context.run_config)), str(run_folder_of(context)))
 
 
-def client_app() -> ClientApp:
+def client_app(mods: Iterable[Mod] = ()) -> ClientApp:
     """Build the ClientApp.
+
+    Parameters
+    ----------
+    mods : iterable of Mod
+        Flower's wrappers around every call, outermost first.
+
+    Returns
+    -------
+    ClientApp
+        It answers:
 
     ================== ================================================== =========================
     message type       asks                                               answers
@@ -47,13 +59,13 @@ def client_app() -> ClientApp:
     evaluate.stranger  score another's adapter (simulations only)         metrics
     ================== ================================================== =========================
     """
-    app = ClientApp()
+    app = ClientApp(mods=list(mods))
 
     @app.query("hello")
     def hello(message: Message, context: Context) -> Message:
         worker, client = worker_of(context), _client(context)
         ready = bool(worker.windows(client).train.tokens)
-        values = {
+        values: dict[str, Fact] = {
             "client": client,
             "scenario": worker.scenario.digest,
             "schema": worker.attached.schemas[SHARED].digest,
@@ -99,9 +111,7 @@ def _agreed(
     """Read a request and check it against what this client runs."""
     worker = worker_of(context)
     plan, change, data, further = read_request(message.content, worker.size, extra)
-    plan.check(
-        worker.scenario.digest, worker.attached.schemas[SHARED].digest, worker.base.fingerprint, data
-    )
+    plan.check(worker.scenario.digest, worker.attached.schemas[SHARED].digest, worker.base.fingerprint, data)
     return worker, plan, change, further
 
 

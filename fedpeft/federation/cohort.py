@@ -95,8 +95,6 @@ def _wait_for_nodes(grid: Grid, expected: int) -> list[int]:
     end = time.monotonic() + _PATIENCE
     while len(ids := sorted(grid.get_node_ids())) < expected:
         if time.monotonic() > end:
-            raise RunError(
-                "nodes", len(ids), f"{expected}, one per client", f"start with num-supernodes={expected}"
-            )
+            raise RunError("nodes", len(ids), f"{expected}, one per client", f"start with num-supernodes={expected}")
         time.sleep(0.2)
     return ids

@@ -63,20 +63,20 @@ def exchange(
     result = Exchange({}, bytes_down=sum(wire_size(content) for content in requests.values()))
     waiting = set(requests)
     for message in _stream(grid, messages):
-        client = clients.get(message.metadata.src_node_id)
-        if client not in waiting or client is None:
+        client = clients.get(message.metadata.src_node_id, "")
+        if client not in waiting:
             continue
         waiting.discard(client)
         progress(len(requests) - len(waiting), len(requests))
         if message.has_error():
-            result.failures[client] = message.error.reason
+            result.failures[client] = str(message.error.reason)
             continue
         result.bytes_up += wire_size(message.content)
         try:
             take(client, message)
         except FedpeftError as error:
             result.failures[client] = str(error)
-    result.failures.update({client: "no answer" for client in waiting})
+    result.failures.update(dict.fromkeys(waiting, "no answer"))
     return result
 
 

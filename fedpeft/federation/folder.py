@@ -14,8 +14,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from fedpeft.files import write_whole
 from fedpeft.errors import RunError
+from fedpeft.files import write_whole
 from fedpeft.scenario import Scenario
 
 SCENARIO, RUN, METRICS, PEOPLE, SKIPPED, DATA, ENVIRONMENT = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from flwr.app import Context, Error, Message, RecordDict
@@ -123,5 +123,3 @@ class InProcessGrid(Grid):
             reply = Message(Error(CLIENT_RAISED, reason), reply_to=message)
         identify(_RUN_ID, 1)
         return to_bytes(number(reply, f"reply-{message.metadata.message_id}"))
-
-

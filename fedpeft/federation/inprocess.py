@@ -9,17 +9,17 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from fedpeft.data.card import card
 from fedpeft.errors import RunError, nearest
 from fedpeft.export.run import export_run
 from fedpeft.federation.client import client_app, worker_at
-from fedpeft.federation.folder import RUN, SCENARIO, RunFolder
+from fedpeft.federation.folder import DATA, RUN, SCENARIO, RunFolder
 from fedpeft.federation.grid import InProcessGrid
 from fedpeft.federation.ray import conduct_on_ray
 from fedpeft.federation.samples import write_samples
 from fedpeft.federation.server import conduct
 from fedpeft.federation.watcher import Silent, Watcher
 from fedpeft.scenario import Scenario, load_scenario
-
 
 ENGINES = ("inprocess", "serial", "ray")
 
@@ -59,9 +59,7 @@ def simulate(
     return _Runner(watcher or Silent(), engine, workers).all_seeds(folder, scenario)
 
 
-def resume(
-    path: Path, watcher: Watcher | None = None, engine: str = "inprocess", workers: int | None = None
-) -> Path:
+def resume(path: Path, watcher: Watcher | None = None, engine: str = "inprocess", workers: int | None = None) -> Path:
     """Go on with an interrupted run from its last finished round; the end is as if it had never stopped.
 
     Raises
@@ -112,6 +110,8 @@ class _Runner:
         with folder.lock():
             export_run(folder.path)
             write_samples(folder, scenario)
+            # Only a simulation may count what clients hold: here they all live on this machine.
+            folder.write(DATA, card(worker.federation, worker.client_ids))
             folder.update(status="finished")
 
 

@@ -18,10 +18,10 @@ from typing import Any
 
 from fedpeft.adapters import Adapter
 from fedpeft.adapters.algebra import cat
-from fedpeft.files import private_folder, write_private
 from fedpeft.adapters.schema import Vector
 from fedpeft.errors import AdapterError, DataError
 from fedpeft.federation.worker import Worker
+from fedpeft.files import private_folder, write_private
 from fedpeft.methods.attached import PRIVATE, SHARED
 from fedpeft.personalization import Personal, personalize
 from fedpeft.seeds import derive

@@ -77,9 +77,7 @@ class Rounds:
             The round's line of ``metrics.jsonl``.
         after : Checkpoint
         """
-        cohort = choose(
-            self.roll.clients, self.scenario.federation.cohort, self.scenario.seed, "cohort", round_
-        )
+        cohort = choose(self.roll.clients, self.scenario.federation.cohort, self.scenario.seed, "cohort", round_)
         codec = self.worker.train_codec(round_)
         summed, contributors, sent = self._collect("train", f"round {round_}", round_, before.change, cohort, codec)
         row: dict[str, Any] = {

@@ -9,8 +9,8 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from fedpeft.federation.client import worker_at
-from fedpeft.federation.cohort import Roll, roll_call
-from fedpeft.federation.folder import DATA, SCENARIO, RunFolder
+from fedpeft.federation.cohort import roll_call
+from fedpeft.federation.folder import SCENARIO, RunFolder
 from fedpeft.federation.locate import run_folder_of, scenario_of
 from fedpeft.federation.rounds import Rounds
 from fedpeft.federation.study import score_people
@@ -45,7 +45,6 @@ def conduct(grid: Grid, worker: Worker, folder: RunFolder, watcher: Watcher, eng
     folder.describe(worker.scenario, {**facts(worker), "engine": engine, "status": "running"})
     try:
         roll = roll_call(grid, len(worker.client_ids), agreed(worker))
-        folder.write(DATA, data_card(worker, roll))
         rounds = Rounds(grid, worker, roll, folder, watcher)
         change = rounds.run()
         start = worker.attached.initial[SHARED]
@@ -95,18 +94,6 @@ def agreed(worker: Worker) -> dict[str, str]:
         "scenario": worker.scenario.digest,
         "schema": worker.attached.schemas[SHARED].digest,
         "base": worker.base.fingerprint,
-    }
-
-
-def data_card(worker: Worker, roll: Roll) -> dict[str, Any]:
-    """Describe the federation without looking into anybody's text."""
-    return {
-        "federation": worker.federation.name,
-        "clients": len(worker.client_ids),
-        "ready": len(roll.clients),
-        "skipped": len(roll.skipped),
-        "split": "by time: 70 % train, 15 % validation, 15 % test of each person's own messages",
-        "window": worker.scenario.data.window,
     }
 
 

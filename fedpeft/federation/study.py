@@ -47,9 +47,7 @@ def score_people(rounds: Rounds, change: Vector) -> list[dict[str, Any]]:
         else:
             results[client] = json.loads(str(values["result"]))
     pairs = strangers(list(results)) if len(results) > 1 else {}
-    tried = _ask(
-        rounds, "evaluate.stranger", "wrong user", change, {c: {"other": other} for c, other in pairs.items()}
-    )
+    tried = _ask(rounds, "evaluate.stranger", "wrong user", change, {c: {"other": other} for c, other in pairs.items()})
     for client, values in tried.items():
         results[client]["wrong_user"] = pairs[client]
         results[client]["test"]["wrong_user"] = json.loads(str(values["result"]))

@@ -109,7 +109,7 @@ def _wait_until_healthy(process: subprocess.Popen[bytes], port: int, home: Path)
     end = time.monotonic() + _PATIENCE
     while True:
         try:
-            with urlopen(f"http://127.0.0.1:{port}/health", timeout=1):  # noqa: S310  (loopback)
+            with urlopen(f"http://127.0.0.1:{port}/health", timeout=1):
                 return
         except OSError:
             if process.poll() is not None or time.monotonic() > end:

@@ -104,8 +104,7 @@ class Worker:
                 raise DataError("client", client, "a client of the federation", nearest(client, self.client_ids))
             split, table = Client.of(self.federation, client).split, self.scenario.data
             train_, validation, test = (
-                windows(part, self.base.tokenizer, table.window)
-                for part in (split.train, split.validation, split.test)
+                windows(part, self.base.tokenizer, table.window) for part in (split.train, split.validation, split.test)
             )
             if table.max_windows:
                 train_ = Windows(train_.ids[-table.max_windows :], train_.labels[-table.max_windows :])
@@ -154,9 +153,7 @@ class Worker:
         weight = 1.0 if uniform else min(own.tokens / scenario.federation.weight_cap, 1.0)
         return self.channel.protect(self._encode(delta, weight, trained.loss, trained.tokens, seed, round_))
 
-    def _encode(
-        self, delta: Vector, weight: float, loss: float, tokens: int, seed: int, round_: int
-    ) -> Ring:
+    def _encode(self, delta: Vector, weight: float, loss: float, tokens: int, seed: int, round_: int) -> Ring:
         if not np.isfinite(delta).all():
             raise ProtocolError("update", "NaN or infinity", "finite numbers", "lower training.learning_rate")
         weighted = np.float32(weight) * delta

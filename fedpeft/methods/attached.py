@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
+from typing import cast
 
 import numpy as np
 import torch
 from peft import PeftModel, get_peft_model
+from peft.tuners.tuners_utils import BaseTuner
 from torch import nn
 
 from fedpeft.adapters import Adapter, Schema
@@ -64,11 +66,12 @@ class Attached:
 
     def activate(self, *slots: str) -> None:
         """Let these slots change the base's output; none means the bare base."""
+        tuner = cast(BaseTuner, self.model.base_model)
         if not slots:
-            self.model.base_model.disable_adapter_layers()
+            tuner.disable_adapter_layers()
             return
-        self.model.base_model.enable_adapter_layers()
-        self.model.base_model.set_adapter(list(slots))
+        tuner.enable_adapter_layers()
+        tuner.set_adapter(list(slots))
 
     def read(self, slot: str) -> Vector:
         """Return a slot's parameters as a new vector of shape (schema.size,)."""
@@ -85,7 +88,7 @@ class Attached:
         """Make an adapter, ready to be saved or exported, from a slot's parameters."""
         config = self._methods[slot].peft_config().to_dict()
         config["base_model_name_or_path"] = self.base.name
-        config["target_modules"] = sorted(self.model.peft_config[slot].target_modules)
+        config["target_modules"] = sorted(getattr(self.model.peft_config[slot], "target_modules", ()))
         plain = {key: v.value if isinstance(v, Enum) else v for key, v in config.items()}
         return Adapter(self.schemas[slot], vector, plain, self.base.fingerprint)
 

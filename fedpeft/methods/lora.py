@@ -8,7 +8,7 @@ Sends A and B, ``r (in + out)`` numbers per adapted matrix. The mean of A and B 
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, cast
 
 from peft import LoraConfig
 from pydantic import Field
@@ -29,16 +29,14 @@ class Lora(Method):
     targets: Literal["all-linear"] | list[str] = Field(
         "all-linear", description="Names of the linear modules to adapt, or all of them."
     )
-    rslora: bool = Field(
-        False, description="Scale by alpha / sqrt(r) instead (Kalajdzievski 2023, arXiv:2312.03732)."
-    )
+    rslora: bool = Field(False, description="Scale by alpha / sqrt(r) instead (Kalajdzievski 2023, arXiv:2312.03732).")
 
     def peft_config(self) -> LoraConfig:
         """Return peft's LoRA configuration for a causal language model."""
         return LoraConfig(
             task_type="CAUSAL_LM",
             r=self.rank,
-            lora_alpha=self.alpha,
+            lora_alpha=cast("int", self.alpha),  # any number works; the annotation is too narrow
             target_modules=self.targets,
             use_rslora=self.rslora,
         )

@@ -1,6 +1,6 @@
 """Fine-tune a private adapter on one person's text, and choose how much of it to keep.
 
-    h = W x + s B_g A_g x + g s B_p A_p x        global frozen, private trained, g chosen by the gate
+h = W x + s B_g A_g x + g s B_p A_p x        global frozen, private trained, g chosen by the gate
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The validation gate: how much of a private change is let through.
 
-A private change P is used as ``share * P`` with the share in a short list that holds 0. The share with the lowest loss on
-the person's validation text is taken, the smallest of equals; with 0 the person keeps what they had. The test
-text has no say, and nobody is made worse off on the text the gate has seen.
+A private change P is used as ``share * P`` with the share in a short list that holds 0. The share with the lowest loss
+on the person's validation text is taken, the smallest of equals; with 0 the person keeps what they had. The test text
+has no say, and nobody is made worse off on the text the gate has seen.
 """
 
 from __future__ import annotations

@@ -81,9 +81,7 @@ def plot(name: str, title: str, heights: tuple[int, int], paint: Callable[[Figur
     )
 
 
-def panel(
-    figure: Figure, box: tuple[int, int, int, int], label: str, below: int = 42, right: int = 8
-) -> Axes:
+def panel(figure: Figure, box: tuple[int, int, int, int], label: str, below: int = 42, right: int = 8) -> Axes:
     """Add axes that keep of the usual frame only what helps reading.
 
     Parameters

@@ -34,7 +34,7 @@ def _person_row(person: Person) -> tuple[str, ...]:
     change = person.test["personal"].perplexity / person.test["global"].perplexity - 1.0
     return (
         person.client,
-        *(number(person.test[control].perplexity) for control in CONTROLS),
+        *(number(person.test[c].perplexity if c in person.test else None) for c in CONTROLS),
         f"{signed(100 * change)}%",
         percent(person.test["global"].top3),
         percent(person.test["personal"].top3),
@@ -63,7 +63,7 @@ def _round_row(r: Round) -> tuple[str, ...]:
         percent(r.validation.top3 if r.validation else None),
         _short(r.update_norm),
         percent(r.quantization_error, 3),
-        _short(r.clipped),
+        percent(r.clipped, 2),
         size(r.bytes_up),
         size(r.bytes_down),
         number(r.seconds),

@@ -9,7 +9,7 @@ token. Differences are ``first - second`` in both metrics: for top-3 more is bet
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from math import ceil
+from math import ceil, isnan, nan
 from statistics import fmean, stdev
 from typing import Any
 
@@ -100,23 +100,34 @@ def _gains(people: Sequence[Person]) -> dict[str, float | None]:
 
 def _intervals(people: Sequence[Person]) -> dict[str, dict[str, dict[str, float | None]]]:
     names = [f"{first}-{second}" for first, second in PAIRS]
-    return {
-        metric: dict(zip(names, _ends(_differences(people, metric)), strict=True))
-        for metric in ("top3", "loss")
-    }
+    return {metric: dict(zip(names, _ends(_differences(people, metric)), strict=True)) for metric in ("top3", "loss")}
 
 
 def _differences(people: Sequence[Person], metric: str) -> NDArray[np.float64]:
-    """Return one row per person, one column per pair."""
-    rows = [[getattr(p.test[a], metric) - getattr(p.test[b], metric) for a, b in PAIRS] for p in people]
+    """Return one row per person, one column per pair; NaN where a person lacks one of the two."""
+    rows = [
+        [
+            getattr(p.test[a], metric) - getattr(p.test[b], metric) if a in p.test and b in p.test else nan
+            for a, b in PAIRS
+        ]
+        for p in people
+    ]
     return np.array(rows).reshape(len(people), len(PAIRS))
 
 
 def _ends(columns: NDArray[np.float64]) -> list[dict[str, float | None]]:
     """Return each column's mean and interval: no mean of nobody, no interval from one person."""
-    means = columns.mean(axis=0).tolist() if len(columns) else [None] * columns.shape[1]
-    ends = mean_intervals(columns).tolist() if len(columns) > 1 else [(None, None)] * columns.shape[1]
-    return [{"mean": m, "low": low, "high": high} for m, (low, high) in zip(means, ends, strict=True)]
+    width = columns.shape[1]
+    means = columns.mean(axis=0) if len(columns) else [nan] * width
+    ends = mean_intervals(columns) if len(columns) > 1 else [(nan, nan)] * width
+    return [
+        {"mean": _known(mean), "low": _known(low), "high": _known(high)}
+        for mean, (low, high) in zip(means, ends, strict=True)
+    ]
+
+
+def _known(value: float) -> float | None:
+    return None if isnan(value) else float(value)
 
 
 def _over_seeds(
@@ -135,8 +146,11 @@ def _over_seeds(
 
 
 def _mean_scores(people: Sequence[Person], metric: str) -> dict[Control, float | None]:
+    """Average a metric over people; null where there is nobody, or somebody without that control."""
     return {
-        control: fmean(getattr(person.test[control], metric) for person in people) if people else None
+        control: fmean(getattr(person.test[control], metric) for person in people)
+        if people and all(control in person.test for person in people)
+        else None
         for control in CONTROLS
     }
 

@@ -8,11 +8,23 @@ from typing import Any
 from fedpeft.report.record import Record
 from fedpeft.report.wording import counted, duration, number, percent, signed, size
 
-_CAUTIONS = {
-    "personal-global": "Personal adapters are not measurably better than the global one.",
-    "global-base": "The federation’s adapter is not measurably better than the bare base.",
-    "personal-local": "Training alone, without the federation, does as well.",
-    "personal-wrong_user": "Another person’s adapter does as well: what was learnt is not personal.",
+_CAUTIONS = {  # when the interval in loss holds zero, and when it lies above zero
+    "personal-global": (
+        "Personal adapters are not measurably better than the global one.",
+        "Personal adapters are worse than the global one.",
+    ),
+    "global-base": (
+        "The federation’s adapter is not measurably better than the bare base.",
+        "The federation’s adapter is worse than the bare base.",
+    ),
+    "personal-local": (
+        "Training alone, without the federation, does as well.",
+        "Training alone, without the federation, does better.",
+    ),
+    "personal-wrong_user": (
+        "Another person’s adapter does as well: what was learnt is not personal.",
+        "Another person’s adapter does better: what was learnt is not personal.",
+    ),
 }
 _FEW = 20
 
@@ -46,7 +58,8 @@ def verdict(figures: Mapping[str, Any]) -> str:
         same = people - better - worse
         sentences.append(
             f"{better:,} of {counted(people, 'person', 'people')} {'is' if better == 1 else 'are'} "
-            f"better off with their personal adapter than with the global one, {worse:,} worse off, {same:,} the same."
+            "better off with their personal adapter than with the global one, "
+            f"{worse:,} worse off, {same:,} the same."
         )
     if figures["bytes_per_client_round"] is not None:
         sentences.append(
@@ -62,14 +75,16 @@ def cautions(figures: Mapping[str, Any], status: str) -> list[str]:
     A difference counts as measured when its 95 % interval, in loss, lies wholly below zero.
     """
     found = []
-    if status != "finished":
+    if status == "trained":
+        found.append("The run is trained, its adapters are not exported yet.")
+    elif status != "finished":
         found.append(f"The run is {status}: these are its figures so far.")
     if 0 < figures["personalized"] < _FEW:
         found.append(f"Only {counted(figures['personalized'], 'person was', 'people were')} scored.")
-    for pair, sentence in _CAUTIONS.items():
+    for pair, (as_well, worse) in _CAUTIONS.items():
         ends = figures["intervals"]["loss"][pair]
         if ends["high"] is not None and ends["high"] >= 0.0:
-            found.append(sentence)
+            found.append(worse if ends["low"] > 0.0 else as_well)
     if figures["seeds"] and figures["seed_mean"]["harmed_share"] is not None:
         found.append(
             "Better and worse off are counted on each person’s mean over seeds, which hides harm that one "

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fedpeft.files import write_whole
 from fedpeft.errors import RunError
+from fedpeft.files import write_whole
 from fedpeft.report.details import engine_note, flat, people_grid, rounds_grid, sent, skipped_grid, voices
 from fedpeft.report.figures import figures
 from fedpeft.report.findings import cautions, facts, headline, verdict
@@ -58,9 +58,7 @@ def write_page(run_folder: Path, record: Record, found: Mapping[str, Any]) -> Pa
         write_whole(path, render(record, found))
     except ModuleNotFoundError as error:
         expected = "jinja2 and matplotlib to be installed"
-        raise RunError(
-            "report", f"no module {error.name}", expected, "pip install 'fedpeft[train]'"
-        ) from error
+        raise RunError("report", f"no module {error.name}", expected, "pip install 'fedpeft[train]'") from error
     return path
 
 
@@ -69,9 +67,7 @@ def render(record: Record, found: Mapping[str, Any]) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     here = Path(__file__).parent
-    pages = Environment(
-        loader=FileSystemLoader(here), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
+    pages = Environment(loader=FileSystemLoader(here), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     cards = {"Data": record.data, "Environment": record.environment}
     if not record.scenario_text:
         cards = {"Scenario": record.scenario, **cards}

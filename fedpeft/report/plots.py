@@ -43,9 +43,7 @@ def gain_per_person(record: Record) -> Plot | None:
     personal = np.array([_change(person, "personal", "global") for person in people])
     federated = np.array([_change(person, "global", "base") for person in people])
     better, worse = int((personal < 0).sum()), int((personal > 0).sum())
-    title = (
-        f"Personal adapters help {better:,} of {counted(len(people), 'person', 'people')} and harm {worse:,}"
-    )
+    title = f"Personal adapters help {better:,} of {counted(len(people), 'person', 'people')} and harm {worse:,}"
 
     def paint(figure: Figure, narrow: bool) -> None:
         legend = 54 if narrow else 24

@@ -14,7 +14,7 @@ CONTROLS: tuple[Control, ...] = ("base", "global", "local", "wrong_user", "perso
 """Who predicts a person's test text, in the order in which every table shows them."""
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
-Size = Annotated[NonNegativeFloat, Field(allow_inf_nan=False)]
+NotNegative = Annotated[NonNegativeFloat, Field(allow_inf_nan=False)]
 
 
 def perplexity(loss: float) -> float:
@@ -38,7 +38,7 @@ class Score:
         How many tokens were predicted.
     """
 
-    loss: Size
+    loss: NotNegative
     top1: Share
     top3: Share
     keystrokes_saved: FiniteFloat
@@ -63,8 +63,8 @@ class Round:
     update_norm: FiniteFloat | None = None
     quantization_error: FiniteFloat | None = None
     clipped: FiniteFloat | None = None
-    bytes_up: Size | None = None
-    bytes_down: Size | None = None
+    bytes_up: NotNegative | None = None
+    bytes_down: NotNegative | None = None
     seconds: FiniteFloat | None = None
     burnt: bool = False
 
@@ -80,11 +80,11 @@ class Person:
     gate : float
         Share of the private adapter that the validation gate let through; 0 kept the global adapter.
     wrong_user : str or None
-        Whose adapter the control ``wrong_user`` is; None when it differs between the seeds of a study.
+        Whose adapter the control ``wrong_user`` is; None when nobody's, or not the same in all seeds of a study.
     steps, messages : int
         Private training steps, and messages they had to learn from.
     test : mapping of control to Score
-        With all five of :data:`CONTROLS`.
+        With all of :data:`CONTROLS`; ``wrong_user`` is absent when there was nobody else.
     """
 
     client: str
@@ -95,7 +95,7 @@ class Person:
     wrong_user: str | None = None
 
     def __post_init__(self) -> None:
-        missing = [control for control in CONTROLS if control not in self.test]
+        missing = [c for c in CONTROLS if c not in self.test and c != "wrong_user"]
         if missing:
             raise ValueError(f"test scores of {', '.join(missing)} too")
 
@@ -146,12 +146,12 @@ class Run:
     """``run.json``: what ran, for how long, on what. ``seconds`` adds up over resumes."""
 
     name: str
-    status: Literal["finished", "interrupted", "running"]
+    status: Literal["running", "interrupted", "trained", "finished"]
     engine: str
     base: BaseCard
     adapter_parameters: PositiveInt
     clients: NonNegativeInt
-    seconds: Size = 0.0
+    seconds: NotNegative = 0.0
     started: str = ""
     schema_digest: str = ""
 

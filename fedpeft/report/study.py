@@ -40,7 +40,7 @@ def _mean_person(repeats: Sequence[Person]) -> Person:
         gate=fmean(p.gate for p in repeats),
         steps=round(fmean(p.steps for p in repeats)),
         messages=round(fmean(p.messages for p in repeats)),
-        test={control: _mean_score([p.test[control] for p in repeats]) for control in CONTROLS},
+        test={c: _mean_score([p.test[c] for p in repeats]) for c in CONTROLS if all(c in p.test for p in repeats)},
         wrong_user=others.pop() if len(others) == 1 else None,
     )
 

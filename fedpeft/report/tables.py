@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 from fedpeft.report.figures import PAIRS
 from fedpeft.report.findings import cautions, facts
@@ -13,6 +13,8 @@ from fedpeft.report.wording import GLOSSARY, interval, name_of, number, percent,
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+_WIDE = 96  # columns of a terminal that has room for every table as it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +118,8 @@ def _markdown_grid(grid: Grid) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (grid.head, rule, *rows))
 
 
-def terminal(figures: Mapping[str, Any], title: str, status: str = "finished") -> RenderableType:
-    """Lay the results out for a terminal of 100 columns.
+def terminal(figures: Mapping[str, Any], title: str, status: str = "finished", width: int = 100) -> RenderableType:
+    """Lay the results out for a terminal.
 
     Parameters
     ----------
@@ -127,6 +129,8 @@ def terminal(figures: Mapping[str, Any], title: str, status: str = "finished") -
         The run's name.
     status : str
         The run's status.
+    width : int
+        Columns there are; with fewer than 96, the models are not explained.
 
     Returns
     -------
@@ -142,13 +146,21 @@ def terminal(figures: Mapping[str, Any], title: str, status: str = "finished") -
     for label, text in facts(figures):
         lines.add_row(label, Text(text))
     parts: list[RenderableType] = [Text(title, style="bold")]
-    parts += [_terminal_grid(grid) for grid in grids(figures)]
+    parts += [_terminal_grid(grid if width >= _WIDE else _unexplained(grid), width) for grid in grids(figures)]
     parts.append(Padding(lines, (1, 1)))
     parts += [Text(f" ! {caution}", style="yellow") for caution in cautions(figures, status)]
     return Group(*parts)
 
 
-def _terminal_grid(grid: Grid) -> RenderableType:
+def _unexplained(grid: Grid) -> Grid:
+    """Leave out the second column of words."""
+    if grid.words < 2:
+        return grid
+    rows = tuple(row[:1] + row[2:] for row in grid.rows)
+    return replace(grid, head=grid.head[:1] + grid.head[2:], rows=rows, words=1)
+
+
+def _terminal_grid(grid: Grid, width: int) -> RenderableType:
     from rich import box
     from rich.padding import Padding
     from rich.table import Table
@@ -156,7 +168,10 @@ def _terminal_grid(grid: Grid) -> RenderableType:
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, header_style="dim")
     for column, head in enumerate(grid.head):
-        table.add_column(Text(head), justify="left" if column < grid.words else "right")
+        # Left to itself rich would break numbers where room is short: heads are broken here, numbers never.
+        least = max(len(text) for text in (*head.split(), *(row[column] for row in grid.rows)))
+        side: Literal["left", "right"] = "left" if column < grid.words else "right"
+        table.add_column(Text(head), justify=side, width=None if width >= _WIDE else least)
     for row in grid.rows:
         table.add_row(*map(Text, row), style="bold" if row[0] == grid.strong else "")
     return Padding(table, (1, 0, 0, 0), expand=False)

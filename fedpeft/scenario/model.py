@@ -103,9 +103,7 @@ class Scenario(Table):
     method: dict[str, Any] = Field(
         default_factory=lambda: {"name": "lora"}, description="The PEFT method and its own fields."
     )
-    training: Training = Field(
-        default_factory=lambda: Training(steps=10), description="Local training in a round."
-    )
+    training: Training = Field(default_factory=lambda: Training(steps=10), description="Local training in a round.")
     federation: FederationTable = Field(default_factory=FederationTable, description="Rounds and cohorts.")
     channel: ChannelTable = Field(default_factory=ChannelTable, description="From updates to their sum.")
     aggregation: Aggregation = Field(

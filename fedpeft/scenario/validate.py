@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from fedpeft.adapters.partition import PARTITIONS
 from fedpeft.aggregation import RULES
 from fedpeft.codecs import RingCodec
@@ -70,6 +72,6 @@ def ring_codec(scenario: Scenario) -> RingCodec:
     return RingCodec(scenario.channel.bits, float(wanted), scenario.federation.cohort)
 
 
-def _known(field: str, name: str, table: dict[str, object] | dict[str, type]) -> None:  # type: ignore[type-arg]
+def _known(field: str, name: str, table: Mapping[str, object]) -> None:
     if name not in table:
         raise ScenarioError(field, name, "a known name", nearest(name, table))

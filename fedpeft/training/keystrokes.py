@@ -30,7 +30,7 @@ class Keystrokes:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> None:
         special = set(tokenizer.all_special_ids)
         pieces = [
-            "" if i in special else tokenizer.decode([i], clean_up_tokenization_spaces=False)
+            "" if i in special else str(tokenizer.decode([i], clean_up_tokenization_spaces=False))
             for i in range(min(len(tokenizer), vocabulary))
         ]
         pieces += [""] * (vocabulary - len(pieces))
@@ -61,7 +61,7 @@ class Keystrokes:
 
 
 def _groups(pieces: list[str], typed: int) -> Tensor:
-    """Number the pieces by their first ``typed`` characters; pieces that are shorter stand alone."""
+    """Group the pieces by their first ``typed`` characters; pieces that are shorter stand alone."""
     numbers: dict[str, int] = {}
     groups = [
         numbers.setdefault(piece[:typed], len(numbers)) if len(piece) > typed else -1 - i

@@ -7,6 +7,7 @@ softmax are the largest tensors of all. So the decoder runs on every position an
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +32,7 @@ def labelled_logits(model: PeftModel, ids: Tensor, labels: Tensor) -> tuple[Tens
     logits : Tensor of float32, shape (n, vocabulary)
     targets : Tensor of int64, shape (n,)
     """
-    causal = model.get_base_model()
+    causal: Any = model.get_base_model()
     decoder = getattr(causal, causal.base_model_prefix)
     hidden = decoder(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
     targets = labels[:, 1:]

@@ -65,9 +65,7 @@ def train(
     Trained
     """
     parameters = attached.parameters(slot, keep)
-    optimizer = torch.optim.AdamW(
-        parameters, lr=training.learning_rate, weight_decay=training.weight_decay, fused=True
-    )
+    optimizer = torch.optim.AdamW(parameters, lr=training.learning_rate, weight_decay=training.weight_decay, fused=True)
     total = training.total_steps(len(windows))
     attached.model.train()
     losses, tokens = [], 0

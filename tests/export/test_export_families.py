@@ -98,7 +98,10 @@ def test_an_architecture_without_a_graph_is_refused_by_name(base, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
-        ({"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}, "rope_type.*dynamic"),
+        (
+            {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}},
+            "rope_type.*dynamic",
+        ),
         ({"hidden_act": "gelu"}, "hidden_act.*gelu"),
         ({"head_dim": 8}, "head_dim"),
     ],

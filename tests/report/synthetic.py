@@ -6,9 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
+from fedpeft.report.record import BaseCard, Person, Run, Score
+
 CONTROLS = ("base", "global", "personal", "local", "wrong_user")
 METRICS = ("loss", "top1", "top3", "keystrokes_saved")
 BASE_BYTES = 8_649_216
+RUN = Run("r", "finished", "inprocess", BaseCard("b", "f" * 64, 10, 40), 4, 3)
 
 SCENARIO = {
     "name": "keyboard",
@@ -74,6 +77,20 @@ def draw(people: int, rounds: int = 12, seed: int = 0) -> Truth:
     return Truth([f"user-{i:02d}" for i in range(people)], scores, gates, up[:rounds], down[:rounds])
 
 
+def people_of(truth: Truth) -> tuple[Person, ...]:
+    """The people as values, without any file."""
+    return tuple(
+        Person(
+            client=client,
+            gate=float(truth.gates[i]),
+            steps=60,
+            messages=300,
+            test={c: Score(*(float(truth.scores[c][m][i]) for m in METRICS), 9) for c in CONTROLS},
+        )
+        for i, client in enumerate(truth.clients)
+    )
+
+
 def person_lines(truth: Truth) -> list[dict]:
     lines = []
     for i, client in enumerate(truth.clients):
@@ -126,7 +143,11 @@ def write_run(folder: Path, truth: Truth, status: str = "finished", burnt: int |
         },
     }  # fmt: skip
     completions = [
-        {"who": who, "texts": texts, "suggestions": [["a", "the", "it"], ["me", "you", "to"], ["so", "!", "haha"]]}
+        {
+            "who": who,
+            "texts": texts,
+            "suggestions": [["a", "the", "it"], ["me", "you", "to"], ["so", "!", "haha"]],
+        }
         for who, texts in COMPLETIONS.items()
     ]
     write_json(folder / "run.json", run)

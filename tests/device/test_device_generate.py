@@ -1,0 +1,103 @@
+"""`fedpeft generate`, as a person calls it, and on a machine that has no torch."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from fedpeft.cli.generate import generate
+from fedpeft.errors import RunError
+
+WITHOUT_TORCH = """
+import sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"torch", "transformers", "peft", "safetensors", "flwr", "onnx", "onnx_ir"}:
+            raise ImportError(f"{name} is not on this device")
+
+sys.meta_path.insert(0, Blocked())
+"""
+
+
+def call(run: Path, *arguments: str):
+    app = typer.Typer()
+    app.command()(generate)
+    return CliRunner().invoke(app, ["--runs", str(run.parent), *arguments])
+
+
+def without_torch(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH + script, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_generation_needs_no_torch_and_gives_the_same(run, runtime, loud):
+    script = """
+import json
+from pathlib import Path
+from fedpeft.device import Runtime
+run = Path(sys.argv[1])
+runtime = Runtime(run / "device" / "base")
+loud = runtime.load(run / "device" / "adapters" / "global")
+tokens = [list(runtime.generate([1, 3, 300], a, tokens=20, ends=())) for a in (loud, None)]
+words = [s.word for s in runtime.suggest("I am ", loud)]
+print(json.dumps([tokens, words]))
+"""
+    done = without_torch(script, str(run))
+    assert done.returncode == 0, done.stderr
+    tokens, words = json.loads(done.stdout)
+    assert tokens == [list(runtime.generate([1, 3, 300], a, tokens=20, ends=())) for a in (loud, None)]
+    assert tokens[0] != tokens[1]
+    assert words == [s.word for s in runtime.suggest("I am ", loud)]
+
+
+def test_the_command_needs_no_torch(run):
+    script = "import typer\nfrom fedpeft.cli.generate import generate\ntyper.run(generate)"
+    done = without_torch(script, "--user", "ada", "--prompt", "I am", "--runs", str(run.parent), "--json")
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)["suggestions"]) == 3
+
+
+def test_the_command_prints_the_completion_and_three_words(run, runtime, ada):
+    result = call(run, "--user", "ada", "--prompt", "I am")
+    assert result.exit_code == 0, result.output
+    text = " ".join(result.output.split())
+    assert text.startswith(" ".join(f"I am{runtime.complete('I am', ada, tokens=24)}".split()))
+    assert all(s.word in text for s in runtime.suggest("I am", ada))
+
+
+@pytest.mark.parametrize("user", ["ada", "global", "base"])
+def test_json_holds_what_was_asked_and_answered(run, runtime, user):
+    result = call(run, "--user", user, "--prompt", "I am ", "--json", "--tokens", "5")
+    answer = json.loads(result.output)
+    adapter = None if user == "base" else runtime.load(run / "device" / "adapters" / user)
+    assert answer["user"] == user
+    assert answer["completion"] == runtime.complete("I am ", adapter, tokens=5)
+    assert [s["word"] for s in answer["suggestions"]] == [s.word for s in runtime.suggest("I am ", adapter)]
+
+
+def test_an_unknown_user_is_told_the_nearest_one(run):
+    error = call(run, "--user", "adda", "--prompt", "Hi").exception
+    assert isinstance(error, RunError)
+    assert "did you mean 'ada'?" in str(error)
+    assert "\n" not in str(error)
+
+
+def test_a_user_name_cannot_leave_the_run(run):
+    assert isinstance(call(run, "--user", "../base", "--prompt", "Hi").exception, RunError)
+
+
+def test_a_run_that_was_not_exported_says_so(tmp_path):
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "run.json").write_text('{"started": "2025-01-01T00:00:00"}')
+    error = call(tmp_path / "new", "--user", "ada", "--prompt", "Hi").exception
+    assert isinstance(error, RunError)
+    assert "fedpeft export" in str(error)

@@ -1,0 +1,81 @@
+"""A run that was stopped anywhere ends as if it had never been."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedpeft.errors import RunError
+from fedpeft.federation.checkpoint import FILE
+from fedpeft.federation.folder import METRICS, PEOPLE, RUN, RunFolder
+from fedpeft.federation.inprocess import resume, simulate
+from fedpeft.federation.watcher import Silent
+from fedpeft.scenario import load_scenario
+
+
+class Stops(Silent):
+    """Presses Ctrl-C when a stage is reached."""
+
+    def __init__(self, stage: str) -> None:
+        self._stage = stage
+
+    def stage(self, name: str, done: int, total: int) -> None:
+        if name == self._stage:
+            raise KeyboardInterrupt
+
+
+def numbers(run: Path) -> list[dict[str, Any]]:
+    """Return a run's metrics without the seconds, which no two runs share."""
+    rows = [json.loads(line) for line in (run / METRICS).read_text().splitlines()]
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+
+
+def everything(run: Path) -> dict[str, bytes]:
+    """Return the bytes of every adapter and score of a run."""
+    wanted = [run / PEOPLE, *sorted(run.glob("adapters/**/*")), *sorted(run.glob("clients/*/p*/*"))]
+    return {str(path.relative_to(run)): path.read_bytes() for path in wanted if path.is_file()}
+
+
+@pytest.mark.parametrize("stage", ["round 1", "round 2", "validate 2", "personalize", "wrong user"])
+def test_a_stopped_run_ends_bit_equal_to_an_uninterrupted_one(
+    stage: str, smoke_run: Path, tmp_path: Path, repository: Path
+) -> None:
+    scenario = load_scenario(repository / "simulations" / "smoke.toml")
+    with pytest.raises(KeyboardInterrupt):
+        simulate(scenario, tmp_path, Stops(stage), "serial")
+    (run,) = tmp_path.iterdir()
+    assert json.loads((run / RUN).read_text())["status"] == "interrupted"
+    assert resume(run, engine="serial") == run
+    assert json.loads((run / RUN).read_text())["status"] == "finished"
+    assert numbers(run) == numbers(smoke_run)
+    assert everything(run) == everything(smoke_run)
+
+
+def test_a_finished_run_resumes_to_itself(smoke_run: Path) -> None:
+    before = everything(smoke_run)
+    resume(smoke_run)
+    assert everything(smoke_run) == before
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path, repository: Path) -> None:
+    scenario = load_scenario(repository / "simulations" / "smoke.toml")
+    with pytest.raises(KeyboardInterrupt):
+        simulate(scenario, tmp_path, Stops("round 2"), "serial")
+    (run,) = tmp_path.iterdir()
+    content = (run / FILE).read_bytes()
+    (run / FILE).write_bytes(content[: len(content) // 2])
+    with pytest.raises(RunError, match="checkpoint"):
+        resume(run, engine="serial")
+
+
+def test_a_run_that_another_process_writes_is_refused(smoke_run: Path) -> None:
+    with RunFolder(smoke_run).lock(), pytest.raises(RunError, match="in use"), RunFolder(smoke_run).lock():
+        pass
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"scenario\.json"):
+        resume(tmp_path)
