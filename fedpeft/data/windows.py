@@ -33,7 +33,7 @@ class Tokenizer(Protocol):
     def convert_tokens_to_ids(self, tokens: str) -> Any:
         """Return the id of one token."""
 
-    def __call__(self, text: list[str], *, add_special_tokens: bool) -> Any:
+    def __call__(self, text: list[str], *, add_special_tokens: bool, split_special_tokens: bool) -> Any:
         """Encode a batch of texts."""
 
 
@@ -119,7 +119,9 @@ def windows(excerpts: Iterable[Excerpt], tokenizer: Tokenizer, length: int) -> W
 
 def pieces(excerpt: Excerpt, tokenizer: Tokenizer, marks: Marks) -> tuple[list[int], list[int]]:
     """Flatten an excerpt to tokens and labels."""
-    encoded = tokenizer([m.text for m in excerpt.messages], add_special_tokens=False)["input_ids"]
+    texts = [m.text for m in excerpt.messages]
+    # A typed "</s>" is four characters, not the mark: nobody's message may forge the end of another's.
+    encoded = tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     tokens: list[int] = []
     targets: list[int] = []
     for position, (message, pieces) in enumerate(zip(excerpt.messages, encoded, strict=True)):

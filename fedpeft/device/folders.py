@@ -42,7 +42,7 @@ def find_run(name: str = LATEST, root: Path = Path("runs")) -> Path:
     if name != LATEST and (root / name / RECORD).is_file():
         return root / name
     remedy = nearest(name, started) if started and name != LATEST else "make one with `fedpeft simulate`"
-    raise RunError("run", name, f"a run in {root}{'/' if root.name else ''}", remedy)
+    raise RunError("run", name, f"a run in {root}", remedy)
 
 
 def base_folder(run: Path) -> Path:

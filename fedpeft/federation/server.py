@@ -57,7 +57,7 @@ def conduct(grid: Grid, worker: Worker, folder: RunFolder, watcher: Watcher, eng
 
 
 def server_app() -> ServerApp:
-    """Build the ServerApp for Flower's own engines."""
+    """Build the ServerApp for Flower's simulation runtime, which runs on Ray."""
     app = ServerApp()
 
     @app.main()
@@ -66,7 +66,7 @@ def server_app() -> ServerApp:
         path = scenario_of(context.run_config)
         folder.write(SCENARIO, load_scenario(path).model_dump(mode="json"))
         with folder.lock():
-            conduct(grid, worker_at(str(path), str(folder.path)), folder, Silent(), "flower")
+            conduct(grid, worker_at(str(path), str(folder.path)), folder, Silent(), "ray")
 
     return app
 

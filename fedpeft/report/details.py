@@ -9,7 +9,7 @@ from fedpeft.report.record import CONTROLS, Person, Record, Round, Samples
 from fedpeft.report.tables import Grid
 from fedpeft.report.wording import NOTHING, counted, name_of, number, percent, signed, size
 
-_SIMULATED = ("inprocess", "ray")
+_SIMULATED = ("inprocess", "serial", "ray")
 _ROUND_HEAD: tuple[str, ...] = (
     "Round", "Answered", "Train loss", "Validation perplexity", "Top-3", "Update norm", "Quantization error",
     "Clipped", "Sent", "Received", "Seconds",

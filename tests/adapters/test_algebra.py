@@ -83,18 +83,18 @@ PLAIN = {"r": 2, "lora_alpha": 4.0, "use_rslora": False}
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        (replace(lora(PLAIN, 0), base="c" * 64), "adapter base: found 'c{12}…'"),
+        (replace(lora(PLAIN, 0), base="c" * 64), "adapter base: found .*expected the base"),
         (lora({**PLAIN, "peft_type": "LOHA"}, 0), "adapter type: found 'LOHA', expected plain LORA adapters"),
         (lora({**PLAIN, "use_dora": True}, 0), "adapter type: .*expected plain LORA adapters"),
         (lora(PLAIN, 0, {"base_model.model.layers.0.q_proj": (5, 7)}), "adapter modules: .*the same modules in all"),
-        (lora({**PLAIN, "alpha_pattern": {"layers.0.q_proj": 64}}, 0), "adapter"),
-        (lora({**PLAIN, "rank_pattern": {"layers.0.q_proj": 2}}, 0), "adapter"),
+        (lora({**PLAIN, "alpha_pattern": {"layers.0.q_proj": 64}}, 0), "alpha_pattern"),
+        (lora({**PLAIN, "rank_pattern": {"layers.0.q_proj": 2}}, 0), "rank_pattern"),
     ],
 )
 @pytest.mark.parametrize("first", [True, False])
 def test_what_cannot_be_joined_exactly_is_refused(other, message, first):
     pair = [other, lora(PLAIN, 1)] if first else [lora(PLAIN, 1), other]
-    with pytest.raises(AdapterError, match=message if not (first and "base" in message) else "adapter base"):
+    with pytest.raises(AdapterError, match=message):
         cat(pair, [1.0, 1.0])
 
 

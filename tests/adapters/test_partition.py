@@ -1,5 +1,6 @@
 """Which factor is trained and shared in which round."""
 
+import numpy as np
 import pytest
 
 from fedpeft.adapters.partition import PARTITIONS
@@ -27,8 +28,6 @@ def test_these_are_all_there_are():
 
 def test_only_frozen_factors_make_the_mean_of_products_exact(attached, shared):
     """ffa on the real schema: with a common A, averaging B averages the change itself."""
-    import numpy as np
-
     rng = np.random.default_rng(0)
     moves = shared.schema.mask(lambda name: PARTITIONS["ffa"](name, 0))
     clients = [shared.vector + moves * rng.normal(size=shared.vector.size).astype(np.float32) for _ in range(3)]

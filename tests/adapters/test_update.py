@@ -55,18 +55,12 @@ def test_the_mean_of_a_sum_is_numpys_weighted_average(clients, seed):
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_what_is_not_finite_must_never_be_sent(bad):
     fine = np.zeros(3, np.float32)
-    with pytest.raises(ProtocolError, match="update: found 'NaN or infinity', .*lower the learning rate"):
+    with pytest.raises(ProtocolError, match=r"update: found 'NaN or infinity', .*lower the learning rate"):
         Update.weighted(np.array([0.0, bad, 0.0], np.float32), 1.0, {})
     with pytest.raises(ProtocolError, match="NaN or infinity"):
         Update.weighted(fine, 1.0, {"loss": bad})
     with pytest.raises(ProtocolError):
         Update.weighted(fine, bad, {})
-
-
-@pytest.mark.parametrize("weight", [0.0, -1.0, 1.5])
-def test_a_weight_outside_its_range_is_refused(weight):
-    with pytest.raises(ProtocolError, match="weight"):
-        Update.weighted(np.zeros(3, np.float32), weight, {})
 
 
 def test_updates_of_different_kinds_do_not_add():
