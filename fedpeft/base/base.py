@@ -25,6 +25,8 @@ class Base:
     model : PreTrainedModel
         In evaluation mode, without gradients.
     tokenizer : PreTrainedTokenizerBase
+    parameters : int
+        How many numbers the base holds, tied ones once; adapters attached later do not count.
     """
 
     name: str
@@ -32,16 +34,12 @@ class Base:
     fingerprint: str
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    parameters: int
 
     @property
     def dtype(self) -> torch.dtype:
         """The precision the base computes in."""
         return self.model.dtype
-
-    @property
-    def parameters(self) -> int:
-        """How many numbers the base holds, tied ones once."""
-        return sum(p.numel() for p in self.model.parameters())
 
     @property
     def float32_bytes(self) -> int:

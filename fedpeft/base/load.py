@@ -62,7 +62,7 @@ def load_base(name: str, dtype: str = "bfloat16", root: Path | None = None) -> B
     except (OSError, ValueError, KeyError) as error:
         raise BaseError(f"base {name}", str(error).splitlines()[0], "a causal language model") from error
     model.eval().requires_grad_(False)
-    return Base(name, folder, identity, model, tokenizer)
+    return Base(name, folder, identity, model, tokenizer, sum(p.numel() for p in model.parameters()))
 
 
 def locate(name: str, root: Path | None = None) -> Path:

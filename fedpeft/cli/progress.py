@@ -55,7 +55,7 @@ class Progress:
         """Move the rounds' bar and print the round's line."""
         note = describe(row)
         self._bars.update(self._rounds, completed=row["round"], total=rounds, note="", visible=True)
-        self._bars.console.print(f"  round {row['round']:>3}/{rounds}  {note}")
+        self._bars.console.print(f"round {row['round']:>2}/{rounds} {note}", soft_wrap=True)
 
 
 def describe(row: dict[str, Any]) -> str:
@@ -64,11 +64,11 @@ def describe(row: dict[str, Any]) -> str:
         return f"burnt: {row['contributors']} contributors, the adapter stays as it was"
     parts = []
     if row["round"]:
-        parts.append(f"{row['contributors']:>3} clients")
-        parts.append(f"train loss {row['train_loss']:.3f}")
+        parts.append(f"{row['contributors']} clients")
+        parts.append(f"loss {row['train_loss']:.3f}")
     validation = row.get("validation")
     if validation:
-        parts.append(f"validation perplexity {validation['perplexity']:.1f}, top-3 {validation['top3']:.1%}")
+        parts.append(f"validation perplexity {validation['perplexity']:.2f}, top-3 {validation['top3']:.1%}")
     if row["round"]:
-        parts.append(f"{(row['bytes_up'] + row['bytes_down']) / 1e3:.0f} kB per client")
-    return "  ".join(parts)
+        parts.append(f"{(row['bytes_up'] + row['bytes_down']) / 1e3:.0f} kB")
+    return " · ".join(parts)

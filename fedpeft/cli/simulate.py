@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fedpeft.device.folders import find_run
-from fedpeft.errors import FedpeftError, RunError
+from fedpeft.errors import FedpeftError
 
 
 def simulate(
@@ -49,5 +49,6 @@ def simulate(
                 wanted = load_scenario(scenario, set_ or [])
                 folder = inprocess.simulate(wanted, runs, progress, engine, workers)
         except KeyboardInterrupt as stop:
-            raise RunError("run", "stopped", "the last round", "fedpeft simulate --resume latest") from stop
+            typer.echo("stopped; every finished round is kept: fedpeft simulate --resume latest", err=True)
+            raise typer.Exit(130) from stop
     report(str(folder.resolve()), runs, json)

@@ -52,7 +52,7 @@ class RingCodec:
                 "channel.bits",
                 self.bits,
                 f"at least {int(np.ceil(np.log2(3 * self.clients + 1)))} bits for {self.clients} clients",
-                "raise channel.bits or lower federation.cohort",
+                "raise channel.bits or lower federation.cohort or federation.panel",
             )
 
     @cached_property

@@ -39,8 +39,10 @@ def find_run(name: str = LATEST, root: Path = Path("runs")) -> Path:
     started = _started(root)
     if name == LATEST and started:
         return root / max(started, key=lambda run: started[run])
-    if name != LATEST and (root / name / RECORD).is_file():
-        return root / name
+    if name != LATEST:
+        for run in (root / name, Path(name)):
+            if (run / RECORD).is_file():
+                return run
     remedy = nearest(name, started) if started and name != LATEST else "make one with `fedpeft simulate`"
     raise RunError("run", name, f"a run in {root}", remedy)
 

@@ -107,8 +107,11 @@ class Rounds:
         if not panel:
             return None
         codec = self.worker.tally_codec
-        total, contributors, _ = self._collect("evaluate", f"validate {round_}", round_, change, panel, codec)
-        return Tally(**total.lanes).metrics() if contributors else None
+        total, contributors, sent = self._collect("evaluate", f"validate {round_}", round_, change, panel, codec)
+        if not contributors:
+            reason = next(iter(sent.failures.values()))
+            raise RunError(f"validation of round {round_}", reason, "at least one client of the panel")
+        return Tally(**total.lanes).metrics()
 
     def plan(self, round_: int, change: Vector) -> RoundPlan:
         """Write the plan that goes with a global change."""
@@ -126,8 +129,7 @@ class Rounds:
     ) -> tuple[Update, int, Exchange]:
         """Send one request to all, open the sum of what comes back."""
         content = request(self.plan(round_, change), change)
-        ring = replace(codec.ring, clients=max(codec.ring.clients, len(clients)))
-        opener = self.worker.channel.opener(ring, codec.length)
+        opener = self.worker.channel.opener(codec.ring, codec.length)
 
         def take(client: str, message: Message) -> None:
             opener.add(client, read_reply(message, codec.length, codec.ring.dtype))

@@ -23,7 +23,7 @@ from fedpeft.errors import DataError, ProtocolError, nearest
 from fedpeft.methods import Attached
 from fedpeft.methods.attached import SHARED
 from fedpeft.scenario import Scenario
-from fedpeft.scenario.validate import ring_codec
+from fedpeft.scenario.validate import panel_codec, ring_codec
 from fedpeft.secagg import CHANNELS
 from fedpeft.seeds import derive, stream
 from fedpeft.training import evaluate, train
@@ -127,7 +127,7 @@ class Worker:
     @property
     def tally_codec(self) -> WireCodec:
         """Return how evaluation totals are written: lanes alone."""
-        return WireCodec(self.ring, 0, TALLY_LANES)
+        return WireCodec(panel_codec(self.scenario), 0, TALLY_LANES)
 
     def train(self, client: str, round_: int, change: Vector) -> Ring:
         """Train one round locally and return the protected payload.

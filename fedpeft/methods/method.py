@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from enum import StrEnum
+from importlib import import_module
+from pathlib import Path
 from typing import Any, ClassVar
 
 from peft import PeftConfig
@@ -49,6 +51,13 @@ def register(method: type[Method]) -> type[Method]:
     return method
 
 
+def known_methods() -> dict[str, type[Method]]:
+    """Return the table, with every method file in it."""
+    for file in sorted(Path(__file__).parent.glob("*.py")):
+        import_module(f"fedpeft.methods.{file.stem}")
+    return METHODS
+
+
 def parse_method(settings: dict[str, Any]) -> Method:
     """Read a scenario's ``[method]`` table.
 
@@ -62,8 +71,7 @@ def parse_method(settings: dict[str, Any]) -> Method:
     ScenarioError
         For an unknown method, an unknown field or a value of the wrong kind.
     """
-    import fedpeft.methods.lora  # noqa: F401  (registers itself)
-
+    known_methods()
     fields = dict(settings)
     name = fields.pop("name", None)
     if name not in METHODS:

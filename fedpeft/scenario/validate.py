@@ -46,6 +46,7 @@ def validate(scenario: Scenario) -> None:
     elif scenario.channel.range != "auto" and scenario.channel.range <= 0:
         raise ScenarioError("channel.range", scenario.channel.range, "a positive number")
     ring_codec(scenario)
+    panel_codec(scenario)
     if any(not 0.0 <= share <= 1.0 for share in scenario.personalization.gate):
         raise ScenarioError("personalization.gate", scenario.personalization.gate, "shares in [0, 1]")
     if 0.0 not in scenario.personalization.gate:
@@ -70,6 +71,11 @@ def ring_codec(scenario: Scenario) -> RingCodec:
         steps = scenario.training.steps or scenario.training.max_steps or 1
         wanted = scenario.training.learning_rate * steps
     return RingCodec(scenario.channel.bits, float(wanted), scenario.federation.cohort)
+
+
+def panel_codec(scenario: Scenario) -> RingCodec:
+    """Return the ring in which the panel's validation totals are summed; they are lanes, so its range is unused."""
+    return RingCodec(scenario.channel.bits, 1.0, max(scenario.federation.panel, 2))
 
 
 def _known(field: str, name: str, table: Mapping[str, object]) -> None:

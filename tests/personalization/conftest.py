@@ -32,7 +32,7 @@ def texts(_attached) -> dict[str, Windows]:
     """Return a few training and validation windows of one person."""
     split = Client.of(load_federation("keyboard"), "user-05").split
     return {
-        part: windows(getattr(split, part), _attached.base.tokenizer, 32).head(8) for part in ("train", "validation")
+        part: windows(getattr(split, part), _attached.base.tokenizer, 32).head(5) for part in ("train", "validation")
     }
 
 

@@ -25,7 +25,7 @@ def loss(attached, vector, share, windows, keystrokes) -> float:
 
 def trained(attached, texts) -> np.ndarray:
     """Return a private adapter that knows the validation text by heart."""
-    train(attached, PRIVATE, texts["validation"], Training(steps=15, batch=8, learning_rate=5e-3), seed=0)
+    train(attached, PRIVATE, texts["validation"], Training(steps=8, batch=5, learning_rate=5e-3), seed=0)
     return attached.read(PRIVATE)
 
 
@@ -73,13 +73,13 @@ def test_a_private_adapter_that_hurts_is_shut_out(attached, texts, keystrokes):
     assert choose_share(attached, PRIVATE, vector, texts["validation"], SHARES, keystrokes) == 0.0
 
 
-@pytest.mark.parametrize("shares", [SHARES, SHARES[::-1], [0.5, 0.0], [0.0]])
-def test_the_share_with_the_lowest_loss_is_taken(attached, texts, keystrokes, shares):
+def test_the_share_with_the_lowest_loss_is_taken(attached, texts, keystrokes):
     vector = trained(attached, texts)
-    losses = {share: loss(attached, vector, share, texts["validation"], keystrokes) for share in shares}
-    best = min(losses, key=losses.get)
-    assert best > 0.0 or shares == [0.0]
-    assert choose_share(attached, PRIVATE, vector, texts["validation"], shares, keystrokes) == best
+    losses = {share: loss(attached, vector, share, texts["validation"], keystrokes) for share in SHARES}
+    assert min(losses, key=losses.get) > 0.0
+    for shares in (SHARES, SHARES[::-1], [0.5, 0.0], [0.0]):
+        best = min(shares, key=losses.get)
+        assert choose_share(attached, PRIVATE, vector, texts["validation"], shares, keystrokes) == best
 
 
 def test_a_change_that_is_too_large_is_let_through_in_part(attached, texts, keystrokes):
