@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from fedpeft.aggregation.optimizers import Aggregation
 from fedpeft.methods import Method, parse_method
 from fedpeft.training import Training
+from fedpeft.training.config import Schedule
 
 
 class Table(BaseModel):
@@ -51,6 +52,10 @@ class FederationTable(Table):
         "tokens", description="Weigh a client by its training tokens, or all alike."
     )
     weight_cap: int = Field(20_000, ge=1, description="Tokens above which a client's weight is 1.")
+    schedule: Schedule = Field(
+        "constant",
+        description="Course of the clients' learning rate over the rounds; a falling one lets the mean settle.",
+    )
     panel: int = Field(16, ge=0, description="Clients whose validation text scores the global adapter.")
     panel_windows: int = Field(32, ge=1, description="Validation windows each of them scores.")
 
@@ -68,10 +73,10 @@ class ChannelTable(Table):
 class PersonalizationTable(Table):
     """``[personalization]``: what each person keeps after the last round."""
 
-    people: int = Field(24, ge=0, description="How many clients personalize and are scored.")
+    people: int = Field(20, ge=0, description="How many clients personalize and are scored.")
     rank: int = Field(4, ge=1, le=256, description="Rank of the private adapter on top of the global one.")
     gate: list[float] = Field(
-        [0.0, 0.25, 0.5, 0.75, 1.0],
+        [0.0, 0.5, 1.0],
         min_length=1,
         description="Shares of the private adapter that validation chooses from; 0 keeps the global adapter.",
     )

@@ -8,6 +8,9 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
+Schedule = Literal["constant", "linear", "cosine"]
+
+
 class Training(BaseModel):
     """A scenario's ``[training]`` table; ``[personalization.training]`` has the same fields."""
 
@@ -18,9 +21,7 @@ class Training(BaseModel):
     max_steps: int | None = Field(None, ge=1, description="Upper limit when epochs are given.")
     batch: int = Field(8, ge=1, description="Windows per step.")
     learning_rate: float = Field(1e-3, gt=0, description="Peak AdamW learning rate.")
-    schedule: Literal["constant", "linear", "cosine"] = Field(
-        "constant", description="Course of the learning rate after the warm-up."
-    )
+    schedule: Schedule = Field("constant", description="Course of the learning rate after the warm-up.")
     warmup: float = Field(0.0, ge=0, lt=1, description="Share of the steps in which the rate rises.")
     weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled weight decay.")
     clip_norm: float = Field(1.0, gt=0, description="Largest L2 norm of a gradient.")
@@ -44,10 +45,15 @@ class Training(BaseModel):
         rise = round(total * self.warmup)
         if step < rise:
             return self.learning_rate * (step + 1) / rise
-        done = (step - rise) / max(1, total - rise)
-        factor = {
-            "constant": 1.0,
-            "linear": 1.0 - done,
-            "cosine": 0.5 + 0.5 * math.cos(math.pi * done),
-        }[self.schedule]
-        return self.learning_rate * factor
+        return self.learning_rate * fade(self.schedule, (step - rise) / max(1, total - rise))
+
+    def faded(self, schedule: Schedule, done: float) -> Training:
+        """Return the same training with the learning rate it has when ``done`` of a run is over."""
+        return self.model_copy(update={"learning_rate": self.learning_rate * fade(schedule, done)})
+
+
+def fade(schedule: Schedule, done: float) -> float:
+    """Return the factor of a schedule after a share ``done`` in [0, 1) of its course."""
+    if schedule == "constant":
+        return 1.0
+    return 1.0 - done if schedule == "linear" else 0.5 + 0.5 * math.cos(math.pi * done)

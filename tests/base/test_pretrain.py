@@ -69,13 +69,6 @@ def test_a_listener_hears_of_every_epoch(tmp_path):
     assert all(1.0 < p.public_perplexity < 300.0 for p in heard)
 
 
-def test_dropout_stays_behind(first):
-    model = load_base(str(first[0]), "float32").model
-    ids = torch.arange(5, 30)[None]
-    with torch.no_grad():
-        assert torch.equal(model.train()(input_ids=ids).logits, model.eval()(input_ids=ids).logits)
-
-
 def test_neither_tokenizer_nor_model_sees_a_client(tmp_path, monkeypatch):
     """Listen in on the two doors through which text enters, which stay open."""
     read: list[str] = []

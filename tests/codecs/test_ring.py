@@ -140,5 +140,5 @@ def test_fewer_than_three_levels_are_refused_with_the_bits_that_would_do(bits, c
         RingCodec(bits, 1.0, clients)
     assert str(refused.value) == (
         f"channel.bits: found {bits}, expected at least {needed} bits for {clients} clients; "
-        "raise channel.bits or lower federation.cohort"
+        "raise channel.bits or lower federation.cohort or federation.panel"
     )

@@ -99,7 +99,7 @@ def test_without_validation_text_nothing_is_let_through(attached, texts, keystro
     empty = texts["validation"].head(0)
     unlabelled = Windows(texts["validation"].ids, np.full_like(texts["validation"].labels, IGNORED))
     for nothing in (empty, unlabelled):
-        assert choose_share(attached, PRIVATE, vector, nothing, SHARES, keystrokes) == 0.0
+        assert choose_share(attached, PRIVATE, vector, nothing, [0.5, 1.0], keystrokes) == 0.0
 
 
 @pytest.mark.parametrize("slot", [PRIVATE, SHARED])

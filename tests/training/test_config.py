@@ -60,3 +60,15 @@ def test_a_rate_is_positive_rises_then_never_rises_again_and_peaks_at_the_stated
     assert max(rates) == pytest.approx(0.01)
     assert rates[: peak + 1] == sorted(rates[: peak + 1])
     assert rates[peak:] == sorted(rates[peak:], reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "factors"),
+    [("constant", [1.0, 1.0, 1.0]), ("linear", [1.0, 0.5, 0.1]), ("cosine", [1.0, 0.5, 0.02447])],
+)
+def test_over_a_run_the_rate_fades_and_nothing_else_changes(schedule, factors):
+    training = Training(steps=4, batch=3, learning_rate=2.0, schedule="linear")
+    for done, factor in zip((0.0, 0.5, 0.9), factors, strict=True):
+        faded = training.faded(schedule, done)
+        assert faded.learning_rate == pytest.approx(2.0 * factor, rel=1e-3)
+        assert faded.model_copy(update={"learning_rate": 2.0}) == training
