@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import save
+from safetensors.torch import load_file
 
 from fedpeft.adapters.schema import Schema, Vector
 from fedpeft.errors import AdapterError
@@ -91,10 +92,13 @@ class Adapter:
         """
         try:
             config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-            tensors = load_file(folder / WEIGHTS)
+            # Through torch, because numpy has no bfloat16 and peft saves what it trained.
+            tensors = {name: t.float().numpy() for name, t in load_file(folder / WEIGHTS).items()}
             recorded = _metadata(folder / WEIGHTS).get(_FINGERPRINT)
         except (OSError, ValueError, SafetensorError) as error:
             raise AdapterError(f"adapter folder {folder}", str(error), f"readable {CONFIG} and {WEIGHTS}") from error
+        if not isinstance(config, dict):
+            raise AdapterError(f"adapter folder {folder}", config, f"a JSON object in {CONFIG}")
         if (recorded or base) is None:
             raise AdapterError(f"adapter folder {folder}", "no base fingerprint", "one", "name the base")
         schema = Schema.of({name: t.shape for name, t in tensors.items()})

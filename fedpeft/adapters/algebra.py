@@ -48,6 +48,11 @@ def cat(adapters: Sequence[Adapter], weights: Sequence[float]) -> Adapter:
         adapter.require_base(first.base)
         if adapter.config.get("peft_type") != "LORA" or adapter.config.get("use_dora"):
             raise AdapterError("adapter type", adapter.config.get("peft_type"), "plain LORA adapters")
+        for pattern in ("alpha_pattern", "rank_pattern"):
+            if adapter.config.get(pattern):
+                raise AdapterError(
+                    f"adapter {pattern}", adapter.config[pattern], "one rank and scaling for all modules"
+                )
         if adapter.schema.names() != first.schema.names():
             raise AdapterError("adapter modules", len(adapter.schema.shapes), "the same modules in all")
     parts = [a.tensors() for a in adapters]

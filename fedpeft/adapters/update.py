@@ -41,7 +41,7 @@ class Update:
         ProtocolError
             When the change or a lane is not finite: such an update must never be sent.
         """
-        if not (np.isfinite(delta).all() and np.isfinite(list(lanes.values())).all()):
+        if not (np.isfinite(delta).all() and np.isfinite([weight, *lanes.values()]).all()):
             raise ProtocolError("update", "NaN or infinity", "finite numbers", "lower the learning rate")
         return cls(np.float32(weight) * delta, {WEIGHT: weight, **lanes})
 

@@ -23,7 +23,7 @@ State = dict[str, Vector]
 class Aggregation(BaseModel):
     """A scenario's ``[aggregation]`` table."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     rule: str = Field("avg", description="avg, momentum or adam.")
     learning_rate: float = Field(1.0, gt=0, description="Server step size lr.")

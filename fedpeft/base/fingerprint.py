@@ -57,9 +57,16 @@ def _header(path: Path) -> list[tuple[str, int, dict[str, Any]]]:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(min(length, path.stat().st_size)))
-    except (OSError, ValueError) as error:
+        entries = [(name, 8 + length, _entry(entry)) for name, entry in header.items() if name != "__metadata__"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BaseError(f"base weights {path}", str(error), "a whole safetensors file") from error
-    return [(name, 8 + length, entry) for name, entry in header.items() if name != "__metadata__"]
+    return entries
+
+
+def _entry(entry: Any) -> dict[str, Any]:
+    """Take what the fingerprint needs of a tensor's entry."""
+    begin, end = entry["data_offsets"]
+    return {"dtype": entry["dtype"], "shape": entry["shape"], "data_offsets": (int(begin), int(end))}
 
 
 def _feed(digest: _Digest, path: Path, start: int, length: int) -> None:

@@ -10,10 +10,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from hashlib import sha256
 from pathlib import Path
 from tempfile import mkdtemp
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
@@ -55,12 +57,12 @@ def load_base(name: str, dtype: str = "bfloat16", root: Path | None = None) -> B
         raise BaseError("base.dtype", dtype, "a known precision", nearest(dtype, DTYPES))
     source = locate(name, root)
     identity = fingerprint(source)
-    folder = _in_precision(source, identity, dtype)
     try:
+        folder = _in_precision(source, identity, dtype)
         model = _read(folder, DTYPES[dtype])
         tokenizer = AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError, KeyError) as error:
-        raise BaseError(f"base {name}", str(error).splitlines()[0], "a causal language model") from error
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise BaseError(f"base {name}", f"{error}".partition("\n")[0], "a causal language model") from error
     model.eval().requires_grad_(False)
     return Base(name, folder, identity, model, tokenizer, sum(p.numel() for p in model.parameters()))
 
@@ -112,15 +114,20 @@ def _in_precision(source: Path, identity: str, dtype: str) -> Path:
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
     if config.get("dtype", config.get("torch_dtype")) == dtype:
         return source
-    target = home() / "bases" / f"{identity[:16]}-{dtype}"
+    # What surrounds the weights decides what they compute, and the fingerprint does not cover it.
+    rest = sha256()
+    for path in sorted(p for p in source.iterdir() if p.is_file() and p.suffix != ".safetensors"):
+        rest.update(path.name.encode() + b"\0" + sha256(path.read_bytes()).digest())
+    target = home() / "bases" / f"{identity[:16]}-{rest.hexdigest()[:8]}-{dtype}"
     if not (target / "config.json").exists():
+        model, tokenizer = _read(source, DTYPES[dtype]), AutoTokenizer.from_pretrained(source)
         target.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(mkdtemp(dir=target.parent, prefix=".draft-"))
         try:
-            _read(source, DTYPES[dtype]).save_pretrained(draft)
-            AutoTokenizer.from_pretrained(source).save_pretrained(draft)
+            model.save_pretrained(draft)
+            tokenizer.save_pretrained(draft)
             draft.replace(target)
-        except OSError as error:
+        except (OSError, SafetensorError) as error:
             # Another process may have finished the same conversion first; its copy is as good.
             if not (target / "config.json").exists():
                 raise BaseError(f"base cache {target}", str(error), "room to write a copy") from error

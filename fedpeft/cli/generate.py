@@ -40,9 +40,7 @@ def generate(
         raise RunError("user", user, f"somebody with an adapter in {folder}", _who(user, adapters))
     runtime = Runtime(base_folder(folder))
     adapter = None if user == NOBODY else runtime.load(adapter_folder(folder, user))
-    completion = runtime.complete(
-        prompt, adapter, tokens=tokens, temperature=temperature, top_k=top_k, seed=seed
-    )
+    completion = runtime.complete(prompt, adapter, tokens=tokens, temperature=temperature, top_k=top_k, seed=seed)
     suggestions = runtime.suggest(prompt, adapter)
     if as_json:
         words = [{"word": s.word, "probability": s.probability} for s in suggestions]
@@ -51,9 +49,7 @@ def generate(
         return
     console = Console()
     console.print(Text(prompt, "bold") + Text(completion))
-    console.print(
-        Text("   ").join(Text(s.word, "cyan") + Text(f" {s.probability:.1%}", "dim") for s in suggestions)
-    )
+    console.print(Text("   ").join(Text(s.word, "cyan") + Text(f" {s.probability:.1%}", "dim") for s in suggestions))
 
 
 def _who(user: str, adapters: list[str]) -> str:

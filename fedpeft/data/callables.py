@@ -8,9 +8,10 @@ It may also return a finished :class:`~fedpeft.data.federation.Federation`.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from fedpeft.data.messages import Conversation, Message
 from fedpeft.errors import DataError
@@ -61,18 +62,26 @@ def _call(target: str) -> dict[str, Sequence[str | Conversation]]:
         sys.path.append(here)
     try:
         result = getattr(import_module(module), attribute)()
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise DataError("data.federation", target, "an importable function without arguments", str(error)) from error
+    except Exception as error:  # somebody else's code may fail in any way
+        raise DataError(
+            "data.federation", target, "an importable function without arguments", f"{type(error).__name__}: {error}"
+        ) from error
     if hasattr(result, "client_ids") and hasattr(result, "conversations"):
         return {c: tuple(result.conversations(c)) for c in result.client_ids()}
     if not isinstance(result, Mapping):
         raise DataError("data.federation", type(result).__name__, "a mapping from client name to messages")
-    return {str(name): tuple(entries) for name, entries in result.items()}
+    return {str(name): _entries(name, entries, target) for name, entries in result.items()}
+
+
+def _entries(name: object, entries: object, target: str) -> tuple[Any, ...]:
+    if isinstance(entries, str) or not isinstance(entries, Iterable):
+        raise DataError(f"{target}[{name!r}]", entries, "a list of strings or of tuples of messages")
+    return tuple(entries)
 
 
 def _conversation(entry: str | Conversation, order: int, where: str) -> Conversation:
     if isinstance(entry, str):
         return (Message(entry.strip(), True, float(order)),)
     if isinstance(entry, tuple) and all(isinstance(m, Message) for m in entry):
-        return entry
+        return tuple(sorted(entry, key=lambda m: m.time))
     raise DataError(where, entry, "a string or a tuple of fedpeft.data.Message")

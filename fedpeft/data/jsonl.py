@@ -19,6 +19,8 @@ from typing import Any
 from fedpeft.data.messages import Conversation, Message
 from fedpeft.errors import DataError, nearest
 
+# Later than any message; infinity would lie in no split.
+_FOREVER = 1e300
 _FIELDS = ("text", "time", "conversation", "mine")
 
 
@@ -62,13 +64,14 @@ class JsonlFederation:
         path = self._files[client_id]
         grouped: dict[str, list[Message]] = defaultdict(list)
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = path.read_text(encoding="utf-8").split("\n")
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(str(path), str(error), "a readable UTF-8 file") from error
         for number, line in enumerate(lines, start=1):
             if line.strip():
                 group, message = _message(line, number, path)
-                grouped[group].append(message)
+                if message.text:
+                    grouped[group].append(message)
         return [tuple(sorted(messages, key=lambda m: m.time)) for messages in grouped.values()]
 
 
@@ -76,7 +79,7 @@ def _message(line: str, number: int, path: Path) -> tuple[str, Message]:
     where = f"{path}:{number}"
     try:
         record = json.loads(line)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(where, line[:80], "one JSON object per line", str(error)) from error
     if not isinstance(record, dict):
         raise DataError(where, line[:80], "a JSON object with a 'text'")
@@ -98,6 +101,7 @@ def _seconds(value: Any, where: str) -> float:
             return datetime.fromisoformat(value).timestamp()
         except ValueError as error:
             raise DataError(f"{where}: time", value, "ISO 8601 or seconds", str(error)) from error
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
+    # Compared before it is converted: an integer may be too large for a float.
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _FOREVER:
         return float(value)
     raise DataError(f"{where}: time", value, "ISO 8601 or seconds")

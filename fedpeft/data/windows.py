@@ -142,7 +142,7 @@ def _rows(tokens: list[int], targets: list[int], marks: Marks, length: int) -> I
         end = min(begin + room, len(tokens))
         fresh = begin if begin == 0 else begin + overlap
         row = [IGNORED] * (fresh - begin) + targets[fresh:end]
-        if any(t != IGNORED for t in row):
+        if any(t != IGNORED for t in ([IGNORED] * len(marks.start) + row)[1:]):
             yield [*marks.start, *tokens[begin:end]], [IGNORED] * len(marks.start) + row
         if end == len(tokens):
             return

@@ -127,9 +127,13 @@ def to_toml(tables: Mapping[str, Any], prefix: str = "") -> str:
     """Write nested tables of plain values as TOML (the standard library only reads it)."""
     plain = {k: v for k, v in tables.items() if not isinstance(v, Mapping)}
     nested = {k: v for k, v in tables.items() if isinstance(v, Mapping)}
-    # A JSON string, number, boolean or list of them is also valid TOML.
-    text = "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in plain.items())
+    text = "".join(f"{key} = {_value(value)}\n" for key, value in plain.items())
     for key, table in nested.items():
         name = f"{prefix}{key}"
         text += f"\n[{name}]\n" + to_toml(table, f"{name}.")
     return text
+
+
+def _value(value: Any) -> str:
+    """Write a value as JSON, which is also valid TOML but for one letter, delete."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

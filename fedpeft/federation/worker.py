@@ -154,9 +154,7 @@ class Worker:
         attached.write(SHARED, start)
         seed = derive(scenario.seed, "train", client, round_)
         # A falling rate is what lets averages of unlike clients converge (Li et al. 2020, arXiv:1907.02189).
-        training = scenario.training.faded(
-            scenario.federation.schedule, (round_ - 1) / scenario.federation.rounds
-        )
+        training = scenario.training.faded(scenario.federation.schedule, (round_ - 1) / scenario.federation.rounds)
         trained = train(attached, SHARED, own, training, seed, lambda n: self.keep(round_, n))
         delta = (attached.read(SHARED) - start)[self.shared_mask(round_)]
         uniform = scenario.federation.weighting == "uniform"

@@ -19,6 +19,7 @@ from torch import nn
 from fedpeft.adapters import Adapter, Schema
 from fedpeft.adapters.schema import Vector
 from fedpeft.base.base import Base
+from fedpeft.errors import ScenarioError, nearest
 from fedpeft.methods.method import Method
 
 SHARED, PRIVATE = "shared", "private"
@@ -44,6 +45,8 @@ class Attached:
         self._methods = {SHARED: method, PRIVATE: private}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
+            for chosen in (method, private):
+                _check_targets(base, chosen)
             self.model: PeftModel = get_peft_model(base.model, method.peft_config(), adapter_name=SHARED)
             self.model.add_adapter(PRIVATE, private.peft_config())
         self._parameters = {slot: self._collect(slot) for slot in self._methods}
@@ -99,3 +102,20 @@ class Attached:
             for name, parameter in self.model.named_parameters()
             if f".{slot}." in name
         }
+
+
+def _check_targets(base: Base, method: Method) -> None:
+    """Refuse modules that the base does not have, which peft would leave out, or that are not linear."""
+    targets = getattr(method, "targets", "all-linear")
+    if targets == "all-linear":
+        return
+    linear = [f".{n}" for n, m in base.model.named_modules() if isinstance(m, nn.Linear)]
+    unknown = [target for target in targets if not any(name.endswith(f".{target}") for name in linear)]
+    if unknown or not targets:
+        value = unknown[0] if unknown else targets
+        raise ScenarioError(
+            "method.targets",
+            value,
+            "names of linear modules",
+            nearest(str(value), {name.rsplit(".", 1)[-1] for name in linear}),
+        )

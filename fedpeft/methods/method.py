@@ -31,7 +31,7 @@ class Algebra(StrEnum):
 class Method(BaseModel, ABC):
     """A parameter-efficient method and its settings."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: ClassVar[str]
     algebra: ClassVar[Algebra]
@@ -74,7 +74,7 @@ def parse_method(settings: dict[str, Any]) -> Method:
     known_methods()
     fields = dict(settings)
     name = fields.pop("name", None)
-    if name not in METHODS:
+    if not isinstance(name, str) or name not in METHODS:
         raise ScenarioError("method.name", name, "a known method", nearest(str(name), METHODS))
     try:
         return METHODS[name](**fields)
@@ -85,7 +85,7 @@ def parse_method(settings: dict[str, Any]) -> Method:
 def first_complaint(error: ValidationError, prefix: str, model: type[BaseModel]) -> ScenarioError:
     """Turn pydantic's first complaint into one line, with the nearest field for a typo."""
     complaint = error.errors()[0]
-    path = [str(part) for part in complaint["loc"]]
+    path = _path(complaint["loc"], model)
     field = ".".join([prefix, *path] if prefix else path)
     if complaint["type"] == "extra_forbidden":
         owner = model
@@ -96,3 +96,16 @@ def first_complaint(error: ValidationError, prefix: str, model: type[BaseModel])
         return ScenarioError(field, path[-1], "a known field", nearest(path[-1], owner.model_fields))
     message = complaint["msg"].removeprefix("Value error, ")
     return ScenarioError(field, complaint["input"], message[0].lower() + message[1:])
+
+
+def _path(loc: tuple[int | str, ...], model: type[BaseModel]) -> list[str]:
+    """Return the fields a complaint is about, without the branch of a union that pydantic tried."""
+    path: list[str] = []
+    owner: type[BaseModel] | None = model
+    for part in loc:
+        if owner is None:
+            break
+        path.append(str(part))
+        annotation = owner.model_fields[str(part)].annotation if str(part) in owner.model_fields else None
+        owner = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+    return path

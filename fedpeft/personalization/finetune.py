@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from fedpeft.adapters.schema import Vector
 from fedpeft.data.windows import Windows
 from fedpeft.methods import Attached
@@ -66,6 +68,9 @@ def personalize(
     attached.write(slot, attached.initial[slot])
     trained = train(attached, slot, train_windows, training, seed)
     vector = attached.read(slot)
+    if not np.isfinite(vector).all():
+        # Training diverged, and 0 times NaN is NaN: the gate could not shut it out.
+        vector = attached.initial[slot]
     share = choose_share(attached, slot, vector, validation, shares, keystrokes)
     kept = scaled(attached, slot, vector, share)
     attached.write(slot, kept)

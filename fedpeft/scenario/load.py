@@ -55,6 +55,8 @@ def parse_scenario(tables: dict[str, Any], overrides: Iterable[str] = ()) -> Sce
     ScenarioError
         Naming the first field that is wrong.
     """
+    if not isinstance(tables, dict):
+        raise ScenarioError("scenario", tables, "tables")
     tables = json.loads(json.dumps(tables, default=str))
     for override in overrides:
         _apply(tables, override)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from functools import cached_property
 from hashlib import sha256
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -18,7 +18,7 @@ from fedpeft.training.config import Schedule
 class Table(BaseModel):
     """A table that knows its keys and refuses others."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class DataTable(Table):
@@ -101,8 +101,10 @@ class Scenario(Table):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Names the run folder.")
     description: str = Field("", description="One sentence for the report.")
-    seed: int = Field(0, ge=0, description="Decides every choice of chance.")
-    seeds: list[int] = Field([], description="Run once per seed and pool the results; instead of seed.")
+    seed: int = Field(0, ge=0, lt=2**63, description="Decides every choice of chance.")
+    seeds: list[Annotated[int, Field(ge=0, lt=2**63)]] = Field(
+        [], description="Run once per seed and pool the results; instead of seed."
+    )
     data: DataTable = Field(default_factory=DataTable, description="Whose text.")
     base: BaseTable = Field(default_factory=BaseTable, description="The frozen model.")
     method: dict[str, Any] = Field(
@@ -129,7 +131,9 @@ class Scenario(Table):
         """The method of the private adapter: the same, with its own rank and the same scaling."""
         shared = self.shared_method
         rank = self.personalization.rank
-        return shared.model_copy(update={"rank": rank, "alpha": shared.alpha * rank / shared.rank})  # type: ignore[attr-defined]
+        ratio = rank / shared.rank  # type: ignore[attr-defined]
+        alpha = shared.alpha * (ratio**0.5 if shared.rslora else ratio)  # type: ignore[attr-defined]
+        return shared.model_copy(update={"rank": rank, "alpha": alpha})
 
     @cached_property
     def digest(self) -> str:

@@ -58,7 +58,7 @@ def _table(field: FieldInfo) -> type[BaseModel] | None:
 def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
-    value: Any = field.get_default(call_default_factory=True)  # type: ignore[call-arg]
+    value: Any = field.get_default(call_default_factory=True)
     return "" if value is None else f"`{value!r}`".replace("'", '"')
 
 

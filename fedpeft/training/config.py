@@ -7,14 +7,13 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-
 Schedule = Literal["constant", "linear", "cosine"]
 
 
 class Training(BaseModel):
     """A scenario's ``[training]`` table; ``[personalization.training]`` has the same fields."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     steps: int | None = Field(None, ge=1, description="Optimizer steps; give this or epochs.")
     epochs: float | None = Field(None, gt=0, description="Passes over the client's training windows.")

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from fedpeft.data.windows import Windows
 from fedpeft.methods import Attached
-from fedpeft.training.keystrokes import Keystrokes
+from fedpeft.training.keystrokes import Keystrokes, ahead
 from fedpeft.training.logits import batches, labelled_logits
 
 _BATCH = 32
@@ -85,7 +85,7 @@ def evaluate(attached: Attached, windows: Windows, keystrokes: Keystrokes) -> Ta
     lengths = (windows.labels != -100).cumsum(axis=1).argmax(axis=1) if len(windows) else np.zeros(0, int)
     for ids, labels in batches(windows, np.argsort(-lengths, kind="stable"), _BATCH):
         logits, targets = labelled_logits(attached.model, ids, labels)
-        rank = (logits > logits.gather(1, targets[:, None])).sum(dim=1)
+        rank = ahead(logits, targets).sum(dim=1)
         saved, characters = keystrokes.count(logits, targets)
         tally += Tally(
             loss=float(F.cross_entropy(logits, targets, reduction="sum")),

@@ -13,7 +13,6 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 _OFFERED = 3
-_LONGEST = 12
 
 
 class Keystrokes:
@@ -35,7 +34,7 @@ class Keystrokes:
         ]
         pieces += [""] * (vocabulary - len(pieces))
         self._length = torch.tensor([len(p) for p in pieces])
-        longest = min(_LONGEST, int(self._length.max()) if pieces else 0)
+        longest = max(1, int(self._length.max()))
         self._group = torch.stack([_groups(pieces, k) for k in range(longest)])
 
     def count(self, logits: Tensor, targets: Tensor) -> tuple[float, float]:
@@ -52,11 +51,11 @@ class Keystrokes:
             Keystrokes saved, and keystrokes without suggestions.
         """
         length = self._length[targets]
-        better = logits > logits.gather(1, targets[:, None])
+        better = ahead(logits, targets)
         saved = torch.zeros_like(length)
         for typed, group in enumerate(self._group):
-            ahead = (better & (group == group[targets][:, None])).sum(dim=1)
-            saved = torch.maximum(saved, torch.where(ahead < _OFFERED, length - typed - 1, 0))
+            before = (better & (group == group[targets][:, None])).sum(dim=1)
+            saved = torch.maximum(saved, torch.where(before < _OFFERED, length - typed - 1, 0))
         return float(saved.sum()), float(length.sum())
 
 
@@ -68,3 +67,10 @@ def _groups(pieces: list[str], typed: int) -> Tensor:
         for i, piece in enumerate(pieces)
     ]
     return torch.tensor(groups)
+
+
+def ahead(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mark what comes before the target: what is likelier, and of equals (bfloat16 has many) those of lower number."""
+    target = logits.gather(1, targets[:, None])
+    earlier = torch.arange(logits.shape[1]) < targets[:, None]
+    return (logits > target) | ((logits == target) & earlier)
