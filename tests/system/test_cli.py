@@ -20,7 +20,7 @@ def fedpeft(*arguments: str, cwd: Path | None = None, **environment: str) -> sub
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=120,
         check=False,
     )
 
@@ -29,7 +29,7 @@ BAD = {
     "missing file": (["simulate", "simulations/keybord.toml"], "scenario: found 'simulations/keybord.toml'"),
     "unknown key": (["simulate", "--set", "federation.cohrt=3"], "did you mean 'cohort'?"),
     "wrong type": (["simulate", "--set", 'training.steps="many"'], "training.steps: found 'many'"),
-    "refused": (["simulate", "--set", "channel.bits=8", "--set", "federation.cohort=60"], "channel.bits: found 8"),
+    "refused": (["simulate", "--set", "channel.bits=8", "--set", "federation.cohort=90"], "channel.bits: found 8"),
     "unknown base": (["simulate", "--set", "base.name=keybord"], "did you mean 'keyboard'?"),
     "unknown data": (["simulate", "--set", "data.federation=keybord"], "did you mean 'keyboard'?"),
     "unknown method": (["simulate", "--set", "method.name=lroa"], "did you mean 'lora'?"),
