@@ -13,6 +13,7 @@ def report(
     run: Annotated[str, typer.Argument(help="A run's name, a run folder, or 'latest'.")] = "latest",
     runs: Annotated[Path, typer.Option(help="The folder that holds the runs.")] = Path("runs"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as one JSON object.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the tables as Markdown, to publish.")] = False,
 ) -> None:
     """Show what a run found, and write its report.html.
 
@@ -32,8 +33,12 @@ def report(
         return
     from rich.console import Console
 
-    from fedpeft.report.tables import terminal
+    from fedpeft.report import tables
+
+    if markdown:
+        typer.echo(tables.markdown(found, record.run.status))
+        return
 
     console = Console(highlight=False)
-    console.print(terminal(found, record.run.name, record.run.status, console.width))
+    console.print(tables.terminal(found, record.run.name, record.run.status, console.width))
     console.print(f"\n{page}", soft_wrap=True, markup=False)

@@ -27,7 +27,8 @@ def test_flwr_run_of_this_checkout_on_flowers_own_simulation_gives_the_same_numb
     smoke_run: Path, tmp_path: Path, repository: Path
 ) -> None:
     scenario = load_scenario(repository / "simulations" / "smoke.toml")
-    folder = RunFolder(tmp_path / "run")
+    # The run's name is in every message: equal lengths give equal byte counts.
+    folder = RunFolder.fresh(tmp_path, scenario.name)
     folder.write(SCENARIO, scenario.model_dump(mode="json"))
     conduct_on_ray(folder, nodes=8, cores=2, watcher=Silent(), app=repository)
     assert numbers(folder.path) == numbers(smoke_run)
