@@ -111,10 +111,15 @@ class RunFolder:
         self.write(RUN, {"name": self.path.name, "started": started, "seconds": 0.0, **known, **facts})
 
 
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def environment() -> dict[str, str]:
     """Return versions and machine, for the record."""
     found = {"python": sys.version.split()[0], "platform": platform.platform()}
-    found["cores"] = str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
+    found["cores"] = str(cores())
     for package in _PACKAGES:
         try:
             found[package] = version(package)

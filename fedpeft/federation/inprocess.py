@@ -6,14 +6,13 @@ and ``ray`` (Flower's simulation runtime). One seed gives one result, in all of 
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from fedpeft.data.card import card
 from fedpeft.errors import RunError, nearest
 from fedpeft.export.run import export_run
 from fedpeft.federation.client import client_app, worker_at
-from fedpeft.federation.folder import DATA, RUN, SCENARIO, RunFolder
+from fedpeft.federation.folder import DATA, RUN, SCENARIO, RunFolder, cores
 from fedpeft.federation.grid import InProcessGrid
 from fedpeft.federation.ray import conduct_on_ray
 from fedpeft.federation.samples import write_samples
@@ -78,7 +77,7 @@ class _Runner:
         if engine not in ENGINES:
             raise RunError("engine", engine, "a known engine", nearest(engine, ENGINES))
         self._watcher, self._engine = watcher, engine
-        self._workers = 1 if engine == "serial" else workers or _cores()
+        self._workers = 1 if engine == "serial" else workers or cores()
 
     def all_seeds(self, folder: RunFolder, scenario: Scenario) -> Path:
         if not scenario.seeds:
@@ -116,7 +115,3 @@ class _Runner:
 
 
 _CONFIG = {"scenario": SCENARIO, "run-folder": ""}
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -120,9 +120,7 @@ def _wait_until_healthy(process: subprocess.Popen[bytes], port: int, home: Path)
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """Ask the SuperLink to stop, then make sure that none of its descendants is left."""
-    family = [process.pid] if process.poll() is None else []
-    processes = [psutil.Process(pid) for pid in family if psutil.pid_exists(pid)]
-    descendants = [child for parent in processes for child in parent.children(recursive=True)]
+    descendants = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
     process.terminate()
     try:
         process.wait(10)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from fedpeft.data.windows import Windows
+from fedpeft.data.windows import IGNORED, Windows
 from fedpeft.methods import Attached
 from fedpeft.training.keystrokes import Keystrokes, ahead
 from fedpeft.training.logits import batches, labelled_logits
@@ -82,7 +82,7 @@ def evaluate(attached: Attached, windows: Windows, keystrokes: Keystrokes) -> Ta
     attached.model.eval()
     tally = Tally()
     # Longest first: batches of like length waste no computation on padding.
-    lengths = (windows.labels != -100).cumsum(axis=1).argmax(axis=1) if len(windows) else np.zeros(0, int)
+    lengths = (windows.labels != IGNORED).cumsum(axis=1).argmax(axis=1) if len(windows) else np.zeros(0, int)
     for ids, labels in batches(windows, np.argsort(-lengths, kind="stable"), _BATCH):
         logits, targets = labelled_logits(attached.model, ids, labels)
         rank = ahead(logits, targets).sum(dim=1)
