@@ -10,6 +10,7 @@ from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 
+from fedpeft.errors import RunError
 from fedpeft.federation.flower_internals import (
     CLIENT_GONE,
     CLIENT_RAISED,
@@ -41,6 +42,7 @@ class InProcessGrid(Grid):
     def __init__(self, app: ClientApp, nodes: int, run_config: dict[str, Any], workers: int = 1) -> None:
         self._app, self._nodes, self._config = app, nodes, run_config
         self._numbers = itertools.count(1)
+        self._pushed: dict[str, Message] = {}
         identify(_RUN_ID, 1)
         self._pool = ForkPool(self._serve, workers) if workers > 1 else None
 
@@ -67,13 +69,25 @@ class InProcessGrid(Grid):
         """Build a message to a node."""
         return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Refuse: without a SuperLink nothing can lie and wait; use :meth:`send_and_receive`."""
-        raise NotImplementedError("InProcessGrid answers at once: use send_and_receive or stream")
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        """Lay messages by and return their ids; the clients run when the replies are pulled."""
+        pushed = {message.metadata.message_id: message for message in self._numbered(messages)}
+        self._pushed |= pushed
+        return list(pushed)
 
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Refuse, as :meth:`push_messages`."""
-        raise NotImplementedError("InProcessGrid answers at once: use send_and_receive or stream")
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        """Run the clients that these messages went to and return all replies.
+
+        Raises
+        ------
+        RunError
+            When an id was never pushed, or its reply was pulled before.
+        """
+        wanted = list(dict.fromkeys(message_ids))
+        unknown = [id_ for id_ in wanted if id_ not in self._pushed]
+        if unknown:
+            raise RunError("message ids", ", ".join(unknown), "ids of push_messages", "pull the reply to each id once")
+        return list(self._replies([self._pushed.pop(id_) for id_ in wanted]))
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
         """Run the clients and return all replies."""
@@ -81,17 +95,7 @@ class InProcessGrid(Grid):
 
     def stream(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
         """Run the clients and yield each reply as it comes, holding one at a time."""
-        sent = [number(message, str(next(self._numbers))) for message in messages]
-        if self._pool is None:
-            for message in sent:
-                yield from_bytes(self._serve(to_bytes(message)))
-            return
-        for index, reply in self._pool.map(to_bytes(message) for message in sent):
-            if reply is None:
-                gone = Error(CLIENT_GONE, "the worker process died")
-                yield Message(gone, reply_to=sent[index])
-            else:
-                yield from_bytes(reply)
+        return self._replies(self._numbered(messages))
 
     def close(self) -> None:
         """End the worker processes."""
@@ -103,6 +107,21 @@ class InProcessGrid(Grid):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _numbered(self, messages: Iterable[Message]) -> list[Message]:
+        return [number(message, str(next(self._numbers))) for message in messages]
+
+    def _replies(self, sent: list[Message]) -> Iterator[Message]:
+        if self._pool is None:
+            for message in sent:
+                yield from_bytes(self._serve(to_bytes(message)))
+            return
+        for index, reply in self._pool.map(to_bytes(message) for message in sent):
+            if reply is None:
+                gone = Error(CLIENT_GONE, "the worker process died")
+                yield Message(gone, reply_to=sent[index])
+            else:
+                yield from_bytes(reply)
 
     def _serve(self, request: bytes) -> bytes:
         """Answer one request as a node would; an error of the app becomes an error reply."""

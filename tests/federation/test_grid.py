@@ -9,6 +9,7 @@ import pytest
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from fedpeft.errors import RunError
 from fedpeft.federation.grid import InProcessGrid
 from fedpeft.federation.messages import facts, read_facts
 
@@ -30,9 +31,12 @@ def app(dies: int | None = None, raises: int | None = None) -> ClientApp:
     return made
 
 
+def questions(grid: InProcessGrid) -> list[Message]:
+    return [Message(RecordDict(), node, "query.hello") for node in grid.get_node_ids()]
+
+
 def ask(grid: InProcessGrid) -> dict[int, Message]:
-    asked = [Message(RecordDict(), node, "query.hello") for node in grid.get_node_ids()]
-    return {m.metadata.src_node_id - 2: m for m in grid.stream(asked)}
+    return {m.metadata.src_node_id - 2: m for m in grid.stream(questions(grid))}
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -67,3 +71,34 @@ def test_no_worker_outlives_its_grid() -> None:
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_replies_to_pushed_messages_are_pulled_by_id_in_any_portion(workers: int) -> None:
+    with InProcessGrid(app(dies=3 if workers > 1 else None), NODES, {}, workers) as grid:
+        nodes, ids = grid.get_node_ids(), grid.push_messages(questions(grid))
+        assert len(set(ids)) == NODES
+        sent = dict(zip(ids, nodes, strict=True))
+        portions = [grid.pull_messages(ids[4:]), grid.pull_messages([ids[0], ids[0]]), grid.pull_messages(ids[1:4])]
+        assert [len(portion) for portion in portions] == [2, 1, 3]
+        replies = [reply for portion in portions for reply in portion]
+        assert {m.metadata.reply_to_message_id: m.metadata.src_node_id for m in replies} == sent
+        assert [m.metadata.src_node_id - 2 for m in replies if m.has_error()] == ([3] if workers > 1 else [])
+        assert grid.pull_messages([]) == []
+
+
+def test_an_id_that_was_never_pushed_or_is_pulled_twice_is_refused_and_loses_no_other() -> None:
+    with InProcessGrid(app(), NODES, {}) as grid:
+        first, second, *_ = grid.push_messages(questions(grid))
+        grid.pull_messages([first])
+        with pytest.raises(RunError, match=f"message ids: found '{first}, none', expected ids of push_messages; pull"):
+            grid.pull_messages([first, second, "none"])
+        assert len(grid.pull_messages([second])) == 1
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_messages_sent_at_once_leave_pushed_ones_lying(workers: int) -> None:
+    with InProcessGrid(app(), NODES, {}, workers) as grid:
+        ids = grid.push_messages(questions(grid))
+        assert len(grid.send_and_receive(questions(grid))) == NODES
+        assert {m.metadata.reply_to_message_id for m in grid.pull_messages(ids)} == set(ids)
