@@ -72,7 +72,8 @@ class Adapter:
         private_folder(folder)
         # One metadata entry: safetensors writes several in no fixed order, and equal adapters shall be equal files.
         tensors = {name: np.ascontiguousarray(t) for name, t in self.tensors().items()}
-        write_private(folder / WEIGHTS, save(tensors, {_FINGERPRINT: self.base}))
+        stamp = f"{self.base}:{self.schema.context}" if self.schema.context else self.base
+        write_private(folder / WEIGHTS, save(tensors, {_FINGERPRINT: stamp}))
         write_private(folder / CONFIG, json.dumps(dict(self.config), indent=2, sort_keys=True).encode())
 
     @classmethod
@@ -94,14 +95,14 @@ class Adapter:
             config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
             # Through torch, because numpy has no bfloat16 and peft saves what it trained.
             tensors = {name: t.float().numpy() for name, t in load_file(folder / WEIGHTS).items()}
-            recorded = _metadata(folder / WEIGHTS).get(_FINGERPRINT)
+            recorded, _, context = _metadata(folder / WEIGHTS).get(_FINGERPRINT, "").partition(":")
         except (OSError, ValueError, SafetensorError) as error:
             raise AdapterError(f"adapter folder {folder}", str(error), f"readable {CONFIG} and {WEIGHTS}") from error
         if not isinstance(config, dict):
             raise AdapterError(f"adapter folder {folder}", config, f"a JSON object in {CONFIG}")
-        if (recorded or base) is None:
+        if not (recorded or base):
             raise AdapterError(f"adapter folder {folder}", "no base fingerprint", "one", "name the base")
-        schema = Schema.of({name: t.shape for name, t in tensors.items()})
+        schema = Schema.of({name: t.shape for name, t in tensors.items()}, context)
         adapter = cls(schema, schema.flatten(tensors), config, str(recorded or base))
         if not np.isfinite(adapter.vector).all():
             raise AdapterError(f"adapter folder {folder}", "NaN or infinity", "finite tensors")

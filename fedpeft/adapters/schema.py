@@ -25,20 +25,26 @@ class Schema:
     ----------
     shapes : tuple of (str, tuple of int)
         Sorted by name, so that every machine flattens alike.
+    context : str
+        The sha256 of frozen tensors that the trainables only make sense with, such as seeded projections;
+        empty when there are none.
     """
 
     shapes: tuple[tuple[str, tuple[int, ...]], ...]
+    context: str = ""
 
     @classmethod
-    def of(cls, shapes: Mapping[str, tuple[int, ...]]) -> Schema:
+    def of(cls, shapes: Mapping[str, tuple[int, ...]], context: str = "") -> Schema:
         """Make a schema from names and shapes in any order."""
-        return cls(tuple(sorted((name, tuple(shape)) for name, shape in shapes.items())))
+        return cls(tuple(sorted((name, tuple(shape)) for name, shape in shapes.items())), context)
 
     @cached_property
     def digest(self) -> str:
         """The sha256 of the canonical JSON; it is in every message of a federation."""
-        canonical = json.dumps([[n, list(s), "float32"] for n, s in self.shapes], separators=(",", ":"))
-        return sha256(canonical.encode()).hexdigest()
+        entries: list[object] = [[n, list(s), "float32"] for n, s in self.shapes]
+        if self.context:
+            entries.append({"context": self.context})
+        return sha256(json.dumps(entries, separators=(",", ":")).encode()).hexdigest()
 
     @cached_property
     def size(self) -> int:

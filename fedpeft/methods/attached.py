@@ -1,26 +1,27 @@
 """A base with a method attached: trainable parameters that read and write as flat vectors.
 
-Two slots lie over the frozen base. ``SHARED`` holds the federation's adapter, ``PRIVATE`` a person's own on top
-of it; both are active together or alone, and the base below is one object however many people it serves.
+Two slots lie over the frozen base. ``SHARED`` holds the federation's adapter, with the task's head if it has one;
+``PRIVATE`` a person's own on top of it, where the method stacks. The base below is one object however many people
+it serves.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import Enum
-from typing import cast
 
 import numpy as np
 import torch
-from peft import PeftModel, get_peft_model
-from peft.tuners.tuners_utils import BaseTuner
-from torch import nn
+from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from fedpeft.adapters import Adapter, Schema
 from fedpeft.adapters.schema import Vector
 from fedpeft.base.base import Base
-from fedpeft.errors import ScenarioError, nearest
-from fedpeft.methods.method import Method
+from fedpeft.errors import ScenarioError
+from fedpeft.methods.attachment import Attachment, Joined, digest
+from fedpeft.methods.layout import HEADS
+from fedpeft.methods.method import CAUSAL, CLASSIFICATION, Method
+from fedpeft.methods.own_parameters import OwnParameters
 
 SHARED, PRIVATE = "shared", "private"
 
@@ -31,37 +32,52 @@ class Attached:
     Parameters
     ----------
     base : Base
-        Its model object is wrapped and must not be wrapped twice.
+        Its model object is changed and must not be attached to twice.
     method : Method
         Of the shared adapter.
-    private : Method
-        Of the private one; usually the same with a smaller rank.
+    private : Method or None
+        Of a private adapter on top; see :meth:`Method.private`.
     seed : int
         Decides the starting values, the same on every client.
+
+    Raises
+    ------
+    ScenarioError
+        When the method does not fit the base or its task.
     """
 
-    def __init__(self, base: Base, method: Method, private: Method, seed: int) -> None:
+    def __init__(self, base: Base, method: Method, private: Method | None, seed: int) -> None:
         self.base = base
-        self._methods = {SHARED: method, PRIVATE: private}
+        self.model: PreTrainedModel = base.model
+        self.methods = {SHARED: method} if private is None else {SHARED: method, PRIVATE: private}
+        head = _head(self.model)
+        self.task = CLASSIFICATION if head else CAUSAL
+        if self.task not in method.tasks:
+            known = ", ".join(sorted(method.tasks))
+            raise ScenarioError("method.name", method.name, f"a method for {self.task} models", f"it is for {known}")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            for chosen in (method, private):
-                _check_targets(base, chosen)
-            self.model: PeftModel = get_peft_model(base.model, method.peft_config(), adapter_name=SHARED)
-            self.model.add_adapter(PRIVATE, private.peft_config())
-        self._parameters = {slot: self._collect(slot) for slot in self._methods}
+            self._slots = {slot: chosen.attach(self.model, slot) for slot, chosen in self.methods.items()}
+        if head and method.name != "full":
+            self._slots[SHARED] = _with_head(self._slots[SHARED], self.model, head)
         self.schemas = {
-            slot: Schema.of({name: tuple(p.shape) for name, p in parameters.items()})
-            for slot, parameters in self._parameters.items()
+            slot: Schema.of({n: tuple(p.shape) for n, p in own.parameters.items()}, digest(own.context))
+            for slot, own in self._slots.items()
         }
-        self.initial = {slot: self.read(slot) for slot in self._methods}
+        self.initial = {slot: self.read(slot) for slot in self._slots}
         self.activate(SHARED)
+
+    @property
+    def slots(self) -> list[str]:
+        """The slots there are, the shared one first."""
+        return list(self._slots)
 
     def parameters(self, slot: str, keep: Callable[[str], bool] = lambda _: True) -> list[nn.Parameter]:
         """Make the named tensors of one slot trainable, everything else frozen, and return them."""
+        self.model.requires_grad_(False)
         chosen = []
-        for owner, parameters in self._parameters.items():
-            for name, parameter in parameters.items():
+        for owner, own in self._slots.items():
+            for name, parameter in own.parameters.items():
                 parameter.requires_grad_(owner == slot and keep(name))
                 if parameter.requires_grad:
                     chosen.append(parameter)
@@ -69,53 +85,52 @@ class Attached:
 
     def activate(self, *slots: str) -> None:
         """Let these slots change the base's output; none means the bare base."""
-        tuner = cast(BaseTuner, self.model.base_model)
-        if not slots:
-            tuner.disable_adapter_layers()
-            return
-        tuner.enable_adapter_layers()
-        tuner.set_adapter(list(slots))
+        for own in self._slots.values():
+            own.enable(False)
+        for slot in slots:
+            self._slots[slot].enable(True)
+
+    def penalty(self, slot: str) -> Tensor | None:
+        """Return what the slot's method adds to the loss, or None."""
+        return self._slots[slot].penalty()
+
+    def after_step(self, slot: str, step: int, total: int) -> None:
+        """Tell the slot's method that the optimizer has taken a step, counted from 1."""
+        self._slots[slot].after_step(step, total)
 
     def read(self, slot: str) -> Vector:
         """Return a slot's parameters as a new vector of shape (schema.size,)."""
-        parameters = self._parameters[slot]
-        return self.schemas[slot].flatten({n: p.detach().numpy() for n, p in parameters.items()})
+        stored = self._slots[slot].stored()
+        return self.schemas[slot].flatten({n: p.detach().numpy() for n, p in stored.items()})
 
     @torch.no_grad()
     def write(self, slot: str, vector: Vector) -> None:
         """Set a slot's parameters."""
+        stored = self._slots[slot].stored()
         for name, tensor in self.schemas[slot].unflatten(vector).items():
-            self._parameters[slot][name].copy_(torch.from_numpy(np.ascontiguousarray(tensor)))
+            stored[name].copy_(torch.from_numpy(np.ascontiguousarray(tensor)))
+
+    def share(self, slot: str, start: Vector, trained: Vector, share: float) -> Vector:
+        """Return the parameters that make ``share`` of the change that training made to a slot."""
+        return self.methods[slot].share(self.schemas[slot], start, trained, share)
+
+    def changes(self, slot: str) -> dict[str, Tensor]:
+        """Return what a slot does to each place on a fixed input; see :meth:`Attachment.changes`."""
+        return self._slots[slot].changes()
 
     def adapter(self, slot: str, vector: Vector) -> Adapter:
         """Make an adapter, ready to be saved or exported, from a slot's parameters."""
-        config = self._methods[slot].peft_config().to_dict()
-        config["base_model_name_or_path"] = self.base.name
-        config["target_modules"] = sorted(getattr(self.model.peft_config[slot], "target_modules", ()))
-        plain = {key: v.value if isinstance(v, Enum) else v for key, v in config.items()}
-        return Adapter(self.schemas[slot], vector, plain, self.base.fingerprint)
-
-    def _collect(self, slot: str) -> dict[str, nn.Parameter]:
-        """Name a slot's parameters as peft's saved files do, without the slot's name."""
-        return {
-            ".".join(name.rsplit(f".{slot}.", 1)): parameter
-            for name, parameter in self.model.named_parameters()
-            if f".{slot}." in name
-        }
+        task = {CAUSAL: "CAUSAL_LM", CLASSIFICATION: "SEQ_CLS"}[self.task]
+        config = {**self._slots[slot].config, "base_model_name_or_path": self.base.name, "task_type": task}
+        return Adapter(self.schemas[slot], vector, config, self.base.fingerprint)
 
 
-def _check_targets(base: Base, method: Method) -> None:
-    """Refuse modules that the base does not have, which peft would leave out, or that are not linear."""
-    targets = getattr(method, "targets", "all-linear")
-    if targets == "all-linear":
-        return
-    linear = [f".{n}" for n, m in base.model.named_modules() if isinstance(m, nn.Linear)]
-    unknown = [target for target in targets if not any(name.endswith(f".{target}") for name in linear)]
-    if unknown or not targets:
-        value = unknown[0] if unknown else targets
-        raise ScenarioError(
-            "method.targets",
-            value,
-            "names of linear modules",
-            nearest(str(value), {name.rsplit(".", 1)[-1] for name in linear}),
-        )
+def _head(model: PreTrainedModel) -> list[str]:
+    """Return the names of the head's parameters; a causal model has none of its own."""
+    return [name for name, _ in model.named_parameters() if name.split(".", 1)[0] in HEADS]
+
+
+def _with_head(own: Attachment, model: PreTrainedModel, head: list[str]) -> Attachment:
+    modules = sorted({name.split(".", 1)[0] for name in head})
+    config = {**own.config, "modules_to_save": modules}
+    return Joined([("", own), ("", OwnParameters(model, head, config))], config)

@@ -12,10 +12,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
-from peft import PeftConfig
+import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
+from transformers import PreTrainedModel
 
+from fedpeft.adapters.schema import Schema, Vector
 from fedpeft.errors import ScenarioError, nearest
+from fedpeft.methods.attachment import OWN_TYPE, Attachment
 
 
 class Algebra(StrEnum):
@@ -28,6 +31,9 @@ class Algebra(StrEnum):
     SET = "set"
 
 
+CAUSAL, CLASSIFICATION = "causal", "classification"
+
+
 class Method(BaseModel, ABC):
     """A parameter-efficient method and its settings."""
 
@@ -36,10 +42,59 @@ class Method(BaseModel, ABC):
     name: ClassVar[str]
     algebra: ClassVar[Algebra]
     mergeable: ClassVar[bool]
+    """Whether the trained change can be folded into the base's own weights."""
+    tasks: ClassVar[frozenset[str]] = frozenset({CAUSAL, CLASSIFICATION})
+    keeps: ClassVar[tuple[str, ...]] = ()
+    """Parts of tensor names that stay with the client unless a scenario says otherwise: routers, fusion."""
+    precision: ClassVar[str] = "full"
+    """What the base is quantized to before the method is attached: full, nf4 or int8."""
+    checkpointing: ClassVar[bool] = True
+    """Whether activations can be recomputed under it; a cache of keys and values forbids that."""
+    equation: ClassVar[str]
+    source: ClassVar[str]
+    sends: ClassVar[str]
+    limits: ClassVar[str]
 
     @abstractmethod
-    def peft_config(self) -> PeftConfig:
-        """Return the configuration that peft builds the trainables from."""
+    def attach(self, model: PreTrainedModel, slot: str) -> Attachment:
+        """Hang this method's trainables onto a model.
+
+        Parameters
+        ----------
+        model : PreTrainedModel
+            Frozen; its own weights are left as they are. Starting values are drawn from torch's global generator.
+        slot : str
+            Tells several attachments on one model apart; no tensor name may hold it.
+
+        Raises
+        ------
+        ScenarioError
+            When the model lacks what the method needs.
+        """
+
+    def saved(self) -> dict[str, Any]:
+        """Return what ``adapter_config.json`` says of a method that peft does not know."""
+        return {"peft_type": OWN_TYPE, "method": {"name": self.name, **self.model_dump(mode="json")}}
+
+    def private(self, rank: int) -> Method | None:
+        """Return the method of a private adapter on top of this one, or None when two of them do not add up.
+
+        Without one, a person's adapter is the shared one, fine-tuned.
+        """
+        return None
+
+    def share(self, schema: Schema, start: Vector, trained: Vector, share: float) -> Vector:
+        """Return the parameters that make ``share`` of a trained change.
+
+        Parameters
+        ----------
+        schema : Schema
+        start, trained : ndarray of float32, shape (schema.size,)
+            Before and after training.
+        share : float
+            In [0, 1].
+        """
+        return (start + np.float32(share) * (trained - start)).astype(np.float32)
 
 
 METHODS: dict[str, type[Method]] = {}
