@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Precision = Literal["full", "nf4", "int8"]
+"""How the weights of linear layers are held; they compute in :attr:`Base.dtype` whichever it is."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,14 @@ class Base:
         In evaluation mode, without gradients.
     tokenizer : PreTrainedTokenizerBase
     parameters : int
-        How many numbers the base holds, tied ones once; adapters attached later do not count.
+        How many numbers the published base holds, tied ones once; neither a head nor adapters attached later count.
+    precision : {"full", "nf4", "int8"}
+        How its linear layers are held.
+    labels : int, optional
+        Classes it tells apart; none when it is a language model.
+    head : tuple of str
+        The parameters of the classification head: drawn, not published, float32. A base does not train them; a method
+        for classification does.
     """
 
     name: str
@@ -35,6 +46,9 @@ class Base:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     parameters: int
+    precision: Precision = "full"
+    labels: int | None = None
+    head: tuple[str, ...] = ()
 
     @property
     def dtype(self) -> torch.dtype:

@@ -1,8 +1,11 @@
-"""Find a base by name and load it so that many processes share one copy of it in memory.
+"""Load a base so that many processes share one copy of it in memory.
 
 Weights that lie on disk in the precision they compute in are mapped, not copied; loading with a cast makes a
 private copy in every process (measured: 26 against 473 MB for a 313 MB base). So a base whose file has
 another precision is converted once into ``$FEDPEFT_HOME/bases`` and mapped from there.
+
+A base is a causal language model, or, with ``labels``, an encoder under a new classification head. The fingerprint is
+over what was published: the same for every head, dtype and precision.
 """
 
 from __future__ import annotations
@@ -10,39 +13,58 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+import transformers
+from safetensors import SafetensorError, safe_open
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+)
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging as transformers_logging
 
-from fedpeft.base.base import Base
+from fedpeft.base.base import Base, Precision
 from fedpeft.base.fingerprint import fingerprint
+from fedpeft.base.head import draw_head
+from fedpeft.base.locate import builtin_names, locate
+from fedpeft.base.quantize import PRECISIONS, quantize
 from fedpeft.errors import BaseError, nearest
 
-BUILTIN = Path(__file__).parent / "builtin"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_STORED = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 
 
-def builtin_names() -> list[str]:
-    """Return the names of the bases that ship with fedpeft."""
-    return sorted(p.name for p in BUILTIN.iterdir() if (p / "config.json").exists())
-
-
-def load_base(name: str, dtype: str = "bfloat16", root: Path | None = None) -> Base:
+def load_base(
+    name: str,
+    dtype: str = "bfloat16",
+    root: Path | None = None,
+    labels: int | None = None,
+    precision: Precision = "full",
+) -> Base:
     """Load a frozen base.
 
     Parameters
     ----------
     name : str
-        A builtin name, the path of a Hugging Face folder, or a hub id such as ``org/model``.
+        ``keyboard``, ``minilm``, the path of a Hugging Face folder, or a hub id such as ``org/model``.
     dtype : {"bfloat16", "float32", "float16"}
-        The precision to compute in.
+        The precision to compute in. A classification head is float32 whatever the encoder computes in.
     root : Path, optional
         What a relative path is relative to; the working directory when not given.
+    labels : int, optional
+        How many classes to tell apart; a causal language model when not given.
+    precision : {"full", "nf4", "int8"}
+        How the linear layers are held: as computed in, or quantized to 4 or 8 bits.
 
     Returns
     -------
@@ -51,40 +73,32 @@ def load_base(name: str, dtype: str = "bfloat16", root: Path | None = None) -> B
     Raises
     ------
     BaseError
-        When there is no such base, it cannot be fetched, or its files are damaged.
+        When there is no such base, it cannot be fetched, its files are damaged, or it is of the other kind: an encoder
+        asked to write, or a language model asked to classify.
     """
-    if dtype not in DTYPES:
-        raise BaseError("base.dtype", dtype, "a known precision", nearest(dtype, DTYPES))
+    for field, value, known in (("base.dtype", dtype, DTYPES), ("base.precision", precision, PRECISIONS)):
+        if value not in known:
+            raise BaseError(field, value, "a known precision", nearest(value, known))
+    if labels is not None and labels < 2:
+        raise BaseError("labels", labels, "at least 2 classes to tell apart")
     source = locate(name, root)
     identity = fingerprint(source)
+    expected = "a causal language model" if labels is None else "an encoder"
     try:
+        _check_kind(name, source, labels)
         folder = _in_precision(source, identity, dtype)
-        model = _read(folder, DTYPES[dtype])
+        model, head = _read(folder, DTYPES[dtype], labels)
         tokenizer = AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise BaseError(f"base {name}", f"{error}".partition("\n")[0], "a causal language model") from error
+        raise BaseError(f"base {name}", f"{error}".partition("\n")[0], expected) from error
+    if labels is None and head:
+        raise BaseError(f"base {name}", f"weights without {head[0]}", expected)
+    parameters = sum(p.numel() for p in model.parameters()) - sum(model.get_parameter(n).numel() for n in head)
+    draw_head(model, head, getattr(model.config, "initializer_range", 0.02))
+    if precision != "full":
+        quantize(model, precision, keep=head)
     model.eval().requires_grad_(False)
-    return Base(name, folder, identity, model, tokenizer, sum(p.numel() for p in model.parameters()))
-
-
-def locate(name: str, root: Path | None = None) -> Path:
-    """Return the folder a base's files lie in, fetching it from the hub when it is a hub id.
-
-    Raises
-    ------
-    BaseError
-        When nothing of that name is found.
-    """
-    if (BUILTIN / name / "config.json").exists():
-        return BUILTIN / name
-    folder = (root or Path.cwd()) / name
-    if (folder / "config.json").exists():
-        return folder
-    if folder.is_dir():
-        raise BaseError("base.name", name, "a folder with config.json", f"{folder} has none")
-    if name.count("/") != 1 or name.startswith(("/", ".")):
-        raise BaseError("base.name", name, "a builtin name, a folder or a hub id", nearest(name, builtin_names()))
-    return _fetch(name)
+    return Base(name, folder, identity, model, tokenizer, parameters, precision, labels, head)
 
 
 def home() -> Path:
@@ -92,27 +106,48 @@ def home() -> Path:
     return Path(os.environ.get("FEDPEFT_HOME", Path.home() / ".cache" / "fedpeft"))
 
 
-def _fetch(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    wanted = ["*.json", "*.safetensors", "*.txt", "*.model"]
-    try:
-        return Path(snapshot_download(name, allow_patterns=wanted))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+def _check_kind(name: str, folder: Path, labels: int | None) -> None:
+    """Refuse a language model that is to classify, an encoder that is to write, and a finished classifier."""
+    architecture = _architecture(folder)
+    if not architecture:
+        if labels is not None:
+            raise BaseError(f"base {name}: architectures", "none", "the encoder's class in config.json", "as BertModel")
+        return
+    writes = architecture in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
+    if writes and labels is not None:
         raise BaseError(
             "base.name",
             name,
-            "a hub id that can be fetched from here",
-            f"the hub answered: {str(error).splitlines()[0]}; use a builtin base "
-            f"({', '.join(builtin_names())}) or a local folder when there is no network",
-        ) from error
+            f"an encoder to classify with; {architecture} writes text",
+            "use minilm or another encoder, such as a BERT",
+        )
+    if architecture.endswith("ForSequenceClassification"):
+        raise BaseError(
+            "base.name",
+            name,
+            f"an encoder without a head; {architecture} has classes of its own",
+            "save what is below its head: model.base_model.save_pretrained(folder)",
+        )
+    if not writes and labels is None:
+        raise BaseError(
+            "base.name",
+            name,
+            f"a causal language model, which {architecture} is not",
+            f"use {', '.join(builtin_names())} or another one, or give it a classification task",
+        )
+
+
+def _architecture(folder: Path) -> str:
+    """Return the class that the weights were published as, empty when the configuration does not say."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if not isinstance(config, dict):
+        raise ValueError("config.json is no JSON object")  # noqa: TRY004  # a damaged file, not a programmer's mistake
+    return str((config.get("architectures") or [""])[0])
 
 
 def _in_precision(source: Path, identity: str, dtype: str) -> Path:
     """Return a folder with the weights in ``dtype``, converting once when the source differs."""
-    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
-    if config.get("dtype", config.get("torch_dtype")) == dtype:
+    if _stored(source) == {_STORED[dtype]}:
         return source
     # What surrounds the weights decides what they compute, and the fingerprint does not cover it.
     rest = sha256()
@@ -120,11 +155,15 @@ def _in_precision(source: Path, identity: str, dtype: str) -> Path:
         rest.update(path.name.encode() + b"\0" + sha256(path.read_bytes()).digest())
     target = home() / "bases" / f"{identity[:16]}-{rest.hexdigest()[:8]}-{dtype}"
     if not (target / "config.json").exists():
-        model, tokenizer = _read(source, DTYPES[dtype]), AutoTokenizer.from_pretrained(source)
+        published = getattr(transformers, _architecture(source), AutoModelForCausalLM)
+        model, missing = _load(published, source, DTYPES[dtype], config=AutoConfig.from_pretrained(source))
+        # What the source lacks, its copy lacks too: a later head must not depend on where it was converted.
+        weights = {name: tensor for name, tensor in model.state_dict().items() if name not in missing}
+        tokenizer = AutoTokenizer.from_pretrained(source)
         target.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(mkdtemp(dir=target.parent, prefix=".draft-"))
         try:
-            model.save_pretrained(draft)
+            model.save_pretrained(draft, state_dict=weights)
             tokenizer.save_pretrained(draft)
             draft.replace(target)
         except (OSError, SafetensorError) as error:
@@ -136,7 +175,35 @@ def _in_precision(source: Path, identity: str, dtype: str) -> Path:
     return target
 
 
-def _read(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
+def _stored(folder: Path) -> set[str]:
+    """Return the floating-point formats that a folder's weights lie in."""
+    found = set()
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, "pt") as file:
+            found |= {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118  # not a mapping
+    return {dtype for dtype in found if "F" in dtype}
+
+
+def _read(folder: Path, dtype: torch.dtype, labels: int | None) -> tuple[PreTrainedModel, tuple[str, ...]]:
+    if labels is None:
+        return _load(AutoModelForCausalLM, folder, dtype)
+    return _load(AutoModelForSequenceClassification, folder, dtype, num_labels=labels)
+
+
+def _load(kind: type[Any], folder: Path, dtype: torch.dtype, **options: Any) -> tuple[PreTrainedModel, tuple[str, ...]]:
+    """Load a model, and name the parameters that the checkpoint did not have."""
+    with torch.random.fork_rng(devices=[]), _quietly():
+        model, found = kind.from_pretrained(folder, dtype=dtype, output_loading_info=True, **options)
+    return model, tuple(sorted(found["missing_keys"]))
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Keep transformers from printing what it loads: what is missing is a head, and it is drawn here."""
     transformers_logging.disable_progress_bar()
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
-    return model
+    before = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(before)

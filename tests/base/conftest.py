@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fedpeft.base.load import BUILTIN
+from fedpeft.base.locate import BUILTIN
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from fedpeft.base import load_base
 from fedpeft.base.fingerprint import fingerprint
-from fedpeft.base.load import BUILTIN
+from fedpeft.base.locate import BUILTIN
 from fedpeft.errors import BaseError
 
 KEYBOARD = BUILTIN / "keyboard"

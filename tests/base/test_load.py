@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from fedpeft.base import builtin_names, load_base
-from fedpeft.base.load import BUILTIN, locate
 from fedpeft.base.load import home as home_of_process
+from fedpeft.base.locate import BUILTIN, locate
 from fedpeft.errors import BaseError
 
 KEYBOARD = BUILTIN / "keyboard"
@@ -74,6 +75,28 @@ def test_the_converted_copy_holds_the_originals_numbers(home):
     assert (logits(copy) - logits(original).float()).abs().max() < 0.03 * logits(copy).abs().max()
 
 
+def test_weights_in_the_wanted_precision_need_no_copy_even_if_their_configuration_does_not_say_so(copied, home):
+    """Encoders published before transformers 4.5 have no ``dtype`` in their configuration."""
+    silent = {key: value for key, value in CONFIG.items() if key not in ("dtype", "torch_dtype")}
+    (copied / "config.json").write_text(json.dumps(silent))
+    assert load_base(str(copied), "bfloat16").folder == copied
+    assert not home.exists()
+
+
+def test_a_language_model_whose_weights_are_not_all_there_is_refused(copied, home):
+    weights = load_file(copied / "model.safetensors")
+    del weights["model.norm.weight"]
+    save_file(weights, copied / "model.safetensors", {"format": "pt"})
+    for dtype in ("bfloat16", "float32"):
+        with pytest.raises(BaseError, match=r"found 'weights without model\.norm\.weight', expected a causal"):
+            load_base(str(copied), dtype)
+
+
+def test_an_unknown_way_of_holding_weights_is_refused_with_the_nearest():
+    with pytest.raises(BaseError, match=r"base\.precision: found 'nf8', .*did you mean 'nf4'\?"):
+        load_base("keyboard", precision="nf8")
+
+
 def test_a_folder_is_a_base_by_its_path_absolute_or_relative_to_a_root(copied):
     assert load_base(str(copied)).folder == copied
     assert load_base(copied.name, root=copied.parent).fingerprint == load_base("keyboard").fingerprint
@@ -92,8 +115,11 @@ def test_home_is_where_the_environment_says(home, monkeypatch):
             "keybord",
             "base.name: found 'keybord', expected a builtin name, a folder or a hub id; did you mean 'keyboard'?",
         ),
-        ("./nowhere", "base.name: found './nowhere', expected a builtin name, a folder or a hub id; known: keyboard"),
-        ("a/b/c", "base.name: found 'a/b/c', expected a builtin name, a folder or a hub id; known: keyboard"),
+        (
+            "./nowhere",
+            "base.name: found './nowhere', expected a builtin name, a folder or a hub id; known: keyboard, minilm",
+        ),
+        ("a/b/c", "base.name: found 'a/b/c', expected a builtin name, a folder or a hub id; known: keyboard, minilm"),
     ],
 )
 def test_an_unknown_base_is_refused_with_what_was_probably_meant(name, message):
@@ -122,7 +148,7 @@ def test_a_hub_id_without_a_network_says_what_to_use_instead(tmp_path, monkeypat
     assert refused.value.field == "base.name"
     assert refused.value.value == "someone/some-model"
     assert refused.value.expected == "a hub id that can be fetched from here"
-    assert "use a builtin base (keyboard) or a local folder when there is no network" in refused.value.remedy
+    assert "use a known base (keyboard, minilm) or a local folder when there is no network" in refused.value.remedy
 
 
 CONFIG = json.loads((KEYBOARD / "config.json").read_text())
