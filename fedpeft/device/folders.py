@@ -1,10 +1,11 @@
 """Where a run keeps its device bundles.
 
-==================================  ==================================================
-``<run>/run.json``                  when it started, and more
+==================================  ==============================================================
+``<run>/scenario.json``             what it runs; written first
+``<run>/run.json``                  when it started, and more; written when base and text are read
 ``<run>/device/base/``              the base bundle
 ``<run>/device/adapters/<user>/``   one adapter bundle per person, and ``global``
-==================================  ==================================================
+==================================  ==============================================================
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from fedpeft.errors import RunError, nearest
 
-RECORD = "run.json"
+SCENARIO, RECORD = "scenario.json", "run.json"
 LATEST = "latest"
 NOBODY, EVERYBODY = "base", "global"
 """Names that are not people: the base without an adapter, and the adapter all people share."""
@@ -27,7 +28,7 @@ def find_run(name: str = LATEST, root: Path = Path("runs")) -> Path:
     Parameters
     ----------
     name : str
-        A folder under ``root``, a path, or ``latest``: the one that started last.
+        A folder under ``root``, a path, or ``latest``: the one that started last, however far it came.
     root : Path
         Where runs are kept.
 
@@ -41,7 +42,7 @@ def find_run(name: str = LATEST, root: Path = Path("runs")) -> Path:
         return root / max(started, key=lambda run: started[run])
     if name != LATEST:
         for run in (root / name, Path(name)):
-            if (run / RECORD).is_file():
+            if (run / RECORD).is_file() or (run / SCENARIO).is_file():
                 return run
     remedy = nearest(name, started) if started and name != LATEST else "make one with `fedpeft simulate`"
     raise RunError("run", name, f"a run in {root}", remedy)
@@ -66,12 +67,17 @@ def users(run: Path) -> list[str]:
 
 
 def _started(root: Path) -> dict[str, datetime]:
-    """Read when each run started; a folder whose record cannot be read is not a run yet."""
-    found = {}
-    for record in root.glob(f"*/{RECORD}"):
-        try:
-            moment = datetime.fromisoformat(json.loads(record.read_text(encoding="utf-8"))["started"])
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-        found[record.parent.name] = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return found
+    """Tell when each run started; a folder that does not say is not a run."""
+    moments = {path.parent.name: _moment(path.parent) for name in (SCENARIO, RECORD) for path in root.glob(f"*/{name}")}
+    return {name: moment for name, moment in moments.items() if moment}
+
+
+def _moment(run: Path) -> datetime | None:
+    """Read when a run started; one stopped before its record has the time of its scenario file."""
+    try:
+        if not (run / RECORD).exists():
+            return datetime.fromtimestamp((run / SCENARIO).stat().st_mtime, UTC)
+        moment = datetime.fromisoformat(json.loads((run / RECORD).read_text(encoding="utf-8"))["started"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

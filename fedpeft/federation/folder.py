@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import platform
+import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,6 +28,8 @@ SCENARIO, RUN, METRICS, PEOPLE, SKIPPED, DATA, ENVIRONMENT = (
     "data.json",
     "environment.json",
 )
+_RESOLVED, _LOCK = "scenario.toml", ".lock"
+_DESCRIPTION = {SCENARIO, _RESOLVED, RUN, ENVIRONMENT, _LOCK}
 _PACKAGES = (
     "fedpeft", "flwr", "torch", "transformers", "peft", "bitsandbytes", "onnxruntime", "cryptography", "numpy",
 )  # fmt: skip
@@ -59,6 +62,11 @@ class RunFolder:
             return cls(path)
         raise RunError("run folder", str(root / name), "a free name")
 
+    def discard_blank(self) -> None:
+        """Remove the folder if it only describes a run, without a line of metrics: there is nothing to resume."""
+        if {path.name for path in self.path.rglob("*") if path.is_file()} <= _DESCRIPTION:
+            shutil.rmtree(self.path)
+
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the folder for one process.
@@ -68,7 +76,7 @@ class RunFolder:
         RunError
             When another process is writing this run.
         """
-        with (self.path / ".lock").open("w") as file:
+        with (self.path / _LOCK).open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
@@ -104,7 +112,7 @@ class RunFolder:
     def describe(self, scenario: Scenario, facts: Mapping[str, Any]) -> None:
         """Write the scenario, the environment and the first ``run.json``."""
         self.write(SCENARIO, scenario.model_dump(mode="json"))
-        write_whole(self.path / "scenario.toml", to_toml(scenario.model_dump(mode="json", exclude_none=True)))
+        write_whole(self.path / _RESOLVED, to_toml(scenario.model_dump(mode="json", exclude_none=True)))
         self.write(ENVIRONMENT, environment())
         known = self.read(RUN, {})
         started = known.get("started", datetime.now(UTC).isoformat(timespec="seconds"))

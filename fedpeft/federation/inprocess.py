@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fedpeft.data.card import card
-from fedpeft.errors import RunError, nearest
+from fedpeft.errors import FedpeftError, RunError, nearest
 from fedpeft.export.run import export_run
 from fedpeft.federation.client import client_app, worker_at
 from fedpeft.federation.folder import DATA, RUN, SCENARIO, RunFolder, cores
@@ -51,11 +51,17 @@ def simulate(
     Raises
     ------
     FedpeftError
-        When the run cannot go on; what it has finished is kept and can be resumed.
+        When the run cannot go on; what it has finished is kept and can be resumed. Of a run that could not even
+        begin no folder stays.
     """
+    runner = _Runner(watcher or Silent(), engine, workers)
     folder = RunFolder.fresh(runs, scenario.name)
     folder.write(SCENARIO, scenario.model_dump(mode="json"))
-    return _Runner(watcher or Silent(), engine, workers).all_seeds(folder, scenario)
+    try:
+        return runner.all_seeds(folder, scenario)
+    except FedpeftError:
+        folder.discard_blank()
+        raise
 
 
 def resume(path: Path, watcher: Watcher | None = None, engine: str = "inprocess", workers: int | None = None) -> Path:

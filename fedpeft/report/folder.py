@@ -39,8 +39,7 @@ def read_record(folder: Path) -> Record:
     """
     outline = read_json(folder / "run.json", _OBJECT)
     if outline is None:
-        found = "no run.json in it" if folder.is_dir() else "no such folder"
-        raise RunError(f"run folder {folder}", found, "a folder written by `fedpeft simulate`")
+        raise _no_record(folder)
     if "seeds" in outline and (folder / "seeds").is_dir():
         return _study(folder, outline)
     return _single(folder)
@@ -49,7 +48,7 @@ def read_record(folder: Path) -> Record:
 def _single(folder: Path) -> Record:
     run = read_json(folder / "run.json", _RUN)
     if run is None:
-        raise RunError(f"run folder {folder}", "no run.json in it", "a folder written by `fedpeft simulate`")
+        raise _no_record(folder)
     unfinished = run.status != "finished"
     # A resumed run repeats the round, or the person, in which it was cut short: the last line counts.
     rounds = {r.round: r for r in read_lines(folder / "metrics.jsonl", _ROUND, unfinished)}
@@ -65,6 +64,18 @@ def _single(folder: Path) -> Record:
     )
 
 
+def _no_record(folder: Path) -> RunError:
+    where = f"run folder {folder}"
+    if (folder / "scenario.json").is_file():
+        return RunError(where, "a run that has not begun", "a record of it", f"if it was stopped, {_go_on(folder)}")
+    found = "no run.json in it" if folder.is_dir() else "no such folder"
+    return RunError(where, found, "a folder written by `fedpeft simulate`")
+
+
+def _go_on(folder: Path) -> str:
+    return f"go on with it: `fedpeft simulate --resume {folder}`"
+
+
 def _cards(folder: Path) -> dict[str, Any]:
     names = ("scenario", "data", "environment")
     return {name: read_json(folder / f"{name}.json", _OBJECT) or {} for name in names}
@@ -72,10 +83,11 @@ def _cards(folder: Path) -> dict[str, Any]:
 
 def _study(folder: Path, outline: Mapping[str, Any]) -> Record:
     listed = _SEEDS.validate_python(outline["seeds"])
-    seeds = {s: _single(folder / "seeds" / str(s)) for s in listed if (folder / "seeds" / str(s)).is_dir()}
+    folders = {s: folder / "seeds" / str(s) for s in listed}
+    seeds = {s: _single(path) for s, path in folders.items() if (path / "run.json").is_file()}
     if not seeds or (outline.get("status") == "finished" and len(seeds) < len(listed)):
         absent = sorted(set(listed) - set(seeds))
-        raise RunError(f"run folder {folder}", f"no folder for seeds {absent}", "seeds/<seed>/ for each seed")
+        raise RunError(f"run folder {folder}", f"no record of seeds {absent}", "seeds/<seed>/ for each", _go_on(folder))
     first, *_ = seeds.values()
     cards = {name: card or getattr(first, name) for name, card in _cards(folder).items()}
     return Record(

@@ -8,12 +8,16 @@ from typing import Any
 
 import pytest
 
-from fedpeft.errors import RunError
+from fedpeft.device import find_run
+from fedpeft.errors import BaseError, FedpeftError, RunError
+from fedpeft.federation import inprocess
 from fedpeft.federation.checkpoint import FILE
 from fedpeft.federation.folder import METRICS, PEOPLE, RUN, RunFolder
 from fedpeft.federation.inprocess import resume, simulate
 from fedpeft.federation.watcher import Silent
-from fedpeft.scenario import load_scenario
+from fedpeft.scenario import Scenario, load_scenario, parse_scenario
+
+from .conftest import TINY
 
 
 class Stops(Silent):
@@ -25,6 +29,10 @@ class Stops(Silent):
     def stage(self, name: str, done: int, total: int) -> None:
         if name == self._stage:
             raise KeyboardInterrupt
+
+
+def interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def numbers(run: Path) -> list[dict[str, Any]]:
@@ -52,6 +60,41 @@ def test_a_stopped_run_ends_bit_equal_to_an_uninterrupted_one(
     assert json.loads((run / RUN).read_text())["status"] == "finished"
     assert numbers(run) == numbers(smoke_run)
     assert everything(run) == everything(smoke_run)
+
+
+def test_ctrl_c_while_base_and_text_are_read_leaves_a_run_that_is_the_latest(
+    tiny: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(inprocess, "worker_at", interrupted)
+        simulate(tiny, tmp_path, engine="serial")
+    (run,) = tmp_path.iterdir()
+    assert not (run / RUN).exists()
+    assert find_run("latest", tmp_path) == run
+
+
+@pytest.mark.parametrize("seeds", [[], [3, 4]])
+@pytest.mark.parametrize(
+    ("base", "engine", "error"), [("keybord", "serial", BaseError), ("keyboard", "seriel", RunError)]
+)
+def test_a_run_that_cannot_begin_leaves_no_folder_that_would_be_the_latest(
+    base: str, engine: str, error: type[FedpeftError], seeds: list[int], tmp_path: Path
+) -> None:
+    scenario = parse_scenario({**TINY, "base": {"name": base}, "seeds": seeds})
+    with pytest.raises(error, match="did you mean"):
+        simulate(scenario, tmp_path, engine=engine)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_fails_after_its_first_line_of_metrics_is_kept(tiny: Scenario, tmp_path: Path) -> None:
+    class Fails(Silent):
+        def round(self, row: dict[str, Any], rounds: int) -> None:
+            raise RunError("panel", "a coffee break", "none")
+
+    with pytest.raises(RunError, match="coffee"):
+        simulate(tiny, tmp_path, Fails(), "serial")
+    (run,) = tmp_path.iterdir()
+    assert len(numbers(run)) == 1
 
 
 def test_a_finished_run_resumes_to_itself(smoke_run: Path) -> None:

@@ -53,6 +53,12 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path, name: str) -> None:
         read_record(tmp_path / name)
 
 
+def test_a_run_stopped_before_its_record_is_refused_with_the_command_that_goes_on(run: Path) -> None:
+    (run / "run.json").unlink()
+    with pytest.raises(RunError, match=f"a run that has not begun.*`fedpeft simulate --resume {run}`"):
+        read_record(run)
+
+
 def damaged(path: Path, number: int, change: object) -> None:
     lines = path.read_text(encoding="utf-8").splitlines()
     lines[number - 1] = change if isinstance(change, str) else json.dumps(change(json.loads(lines[number - 1])))
@@ -171,10 +177,15 @@ class TestStudy:
 
     def test_a_missing_seed_is_refused_once_the_study_is_finished(self, study: Path) -> None:
         edit_json(study / "run.json", seeds=[0, 1, 2, 3])
-        with pytest.raises(RunError, match=r"no folder for seeds \[3\]"):
+        with pytest.raises(RunError, match=r"no record of seeds \[3\].*--resume"):
             read_record(study)
         edit_json(study / "run.json", status="running")
         assert len(read_record(study).seeds) == 3
+
+    def test_a_seed_stopped_before_its_record_is_not_counted_yet(self, study: Path) -> None:
+        write_json(study / "run.json", {"name": "study", "seeds": [0, 1, 2], "status": "running"})
+        (study / "seeds" / "2" / "run.json").unlink()
+        assert sorted(read_record(study).seeds) == [0, 1]
 
     def test_a_study_that_says_no_status_is_finished_when_its_seeds_are(self, study: Path) -> None:
         write_json(study / "run.json", {"name": "study", "seeds": [0, 1, 2]})

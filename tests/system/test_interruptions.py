@@ -9,17 +9,43 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.federation.test_resume import everything, numbers
 
-SIMULATE = [sys.executable, "-m", "fedpeft", "simulate"]
+FEDPEFT = ["-m", "fedpeft"]
+SMOKE = ["simulate", "simulations/smoke.toml", "--runs"]
 
 
-def start(repository: Path, runs: Path, *more: str) -> subprocess.Popen[bytes]:
-    command = [*SIMULATE, "simulations/smoke.toml", "--runs", str(runs), *more]
-    return subprocess.Popen(command, cwd=repository, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+def start(repository: Path, *arguments: str | Path) -> subprocess.Popen[str]:
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.Popen(command, cwd=repository, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(repository: Path, *arguments: str | Path, code: int = 0) -> tuple[str, str]:
+    """Run Python to its end, which must be the expected one, and return what it printed and what it complained."""
+    command = [sys.executable, *map(str, arguments)]
+    done = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout, done.stderr
+
+
+def resume(repository: Path, runs: Path, name: str = "latest") -> dict[str, Any]:
+    printed, _ = finish(repository, *FEDPEFT, "simulate", "--resume", name, "--runs", runs, "--json")
+    figures: dict[str, Any] = json.loads(printed)
+    return figures
+
+
+def wait_for_folder(runs: Path) -> Path:
+    """Wait until a run has a folder that says what it is."""
+    for _ in range(30000):
+        for scenario in runs.glob("*/scenario.json"):
+            return scenario.parent
+        time.sleep(0.002)
+    raise AssertionError("the run never came")
 
 
 def wait_for_round(runs: Path, round_: int) -> Path:
@@ -36,26 +62,32 @@ def wait_for_round(runs: Path, round_: int) -> Path:
 def test_a_process_stopped_after_a_round_is_resumed_to_the_same_bits(
     how: signal.Signals, repository: Path, tmp_path: Path, smoke_run: Path
 ) -> None:
-    process = start(repository, tmp_path)
+    process = start(repository, *FEDPEFT, *SMOKE, tmp_path)
     run = wait_for_round(tmp_path, 1)
     process.send_signal(how)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == (-signal.SIGKILL if how is signal.SIGKILL else 130)
     if how is signal.SIGINT:
-        assert b"--resume latest" in errors
-        assert b"Traceback" not in errors
+        assert "--resume latest" in errors
+        assert "Traceback" not in errors
     assert json.loads((run / "run.json").read_text())["status"] in ("running", "interrupted")
-    resumed = subprocess.run(
-        [*SIMULATE, "--resume", "latest", "--runs", str(tmp_path), "--json"],
-        cwd=repository,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert resumed.returncode == 0, resumed.stderr
-    assert json.loads(resumed.stdout)["rounds"] == 2
+    assert resume(repository, tmp_path)["rounds"] == 2
     assert numbers(run) == numbers(smoke_run)
+    assert everything(run) == everything(smoke_run)
+
+
+def test_a_run_killed_before_its_roll_call_is_the_latest_and_is_resumed(
+    repository: Path, tmp_path: Path, smoke_run: Path
+) -> None:
+    process = start(repository, *FEDPEFT, *SMOKE, tmp_path)
+    run = wait_for_folder(tmp_path)
+    process.kill()
+    process.communicate(timeout=60)
+    assert not (run / "run.json").exists()
+    _, complained = finish(repository, *FEDPEFT, "report", "latest", "--runs", tmp_path, code=2)
+    assert "a run that has not begun" in complained
+    assert f"`fedpeft simulate --resume {run}`" in complained
+    assert resume(repository, tmp_path)["rounds"] == 2
     assert everything(run) == everything(smoke_run)
 
 
@@ -68,33 +100,16 @@ def test_a_disk_that_fills_up_stops_the_run_with_a_clear_line_and_the_run_can_be
         "resource.setrlimit(resource.RLIMIT_FSIZE, (4_000_000, 4_000_000));"
         "from fedpeft.cli import main; main(sys.argv[1:])"
     )
-    full = subprocess.run(
-        [sys.executable, "-c", script, "simulate", "simulations/smoke.toml", "--runs", str(tmp_path)],
-        cwd=repository,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert full.returncode == 2, full.stderr
-    assert "Traceback" not in full.stderr
-    assert "free some space" in full.stderr
+    _, complained = finish(repository, "-c", script, *SMOKE, tmp_path, code=2)
+    assert "free some space" in complained
     (run,) = tmp_path.iterdir()
     assert not [path for path in run.rglob("*") if path.name.startswith((".draft", ".model", "tmp"))]
-    resumed = subprocess.run(
-        [*SIMULATE, "--resume", run.name, "--runs", str(tmp_path), "--json"],
-        cwd=repository,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert resumed.returncode == 0, resumed.stderr
+    resume(repository, tmp_path, run.name)
     assert everything(run) == everything(smoke_run)
 
 
 def test_workers_do_not_outlive_a_killed_server(repository: Path, tmp_path: Path) -> None:
-    process = start(repository, tmp_path)
+    process = start(repository, *FEDPEFT, *SMOKE, tmp_path)
     wait_for_round(tmp_path, 0)
     children = [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
     process.kill()
