@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-Precision = Literal["full", "nf4", "int8"]
-"""How the weights of linear layers are held; they compute in :attr:`Base.dtype` whichever it is."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +28,7 @@ class Base:
     parameters : int
         How many numbers the published base holds, tied ones once; neither a head nor adapters attached later count.
     precision : {"full", "nf4", "int8"}
-        How its linear layers are held.
+        How its linear layers are held; they compute in :attr:`dtype` whichever it is.
     labels : int, optional
         Classes it tells apart; none when it is a language model.
     head : tuple of str
@@ -46,7 +42,7 @@ class Base:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     parameters: int
-    precision: Precision = "full"
+    precision: str = "full"
     labels: int | None = None
     head: tuple[str, ...] = ()
 

@@ -33,7 +33,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging as transformers_logging
 
-from fedpeft.base.base import Base, Precision
+from fedpeft.base.base import Base
 from fedpeft.base.fingerprint import fingerprint
 from fedpeft.base.head import draw_head
 from fedpeft.base.locate import builtin_names, locate
@@ -49,7 +49,7 @@ def load_base(
     dtype: str = "bfloat16",
     root: Path | None = None,
     labels: int | None = None,
-    precision: Precision = "full",
+    precision: str = "full",
 ) -> Base:
     """Load a frozen base.
 
