@@ -79,6 +79,12 @@ def load_federation(name: str, root: Path | None = None) -> Federation:
         from fedpeft.data.jsonl import JsonlFederation
 
         return JsonlFederation(folder)
+    from fedpeft.data.published import is_published
+
+    if is_published(name):
+        raise DataError(
+            "data.federation", name, "people's messages; these are labelled texts", "they need a classification task"
+        )
     if ":" in name:
         from fedpeft.data.callables import CallableFederation
 
