@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -29,6 +29,9 @@ class Attachment(ABC):
         every client makes them from the seed, and their hash is part of the schema.
     """
 
+    head_prefix: ClassVar[str] = "base_model.model."
+    """What peft's files put before the names of the model's own tensors, such as a head's."""
+
     def __init__(
         self,
         parameters: Mapping[str, nn.Parameter],
@@ -44,6 +47,10 @@ class Attachment(ABC):
     def stored(self) -> Mapping[str, Tensor]:
         """Return the tensors to read from and write to, whether the trainables are switched on or not."""
         return self.parameters
+
+    def folded(self) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
+        """Return tensors and configuration for use: what the trainables amount to, where that is simpler than they."""
+        return {name: t.detach() for name, t in self.stored().items()}, self.config
 
     @abstractmethod
     def changes(self) -> dict[str, Tensor]:
@@ -81,6 +88,18 @@ class Joined(Attachment):
     def stored(self) -> Mapping[str, Tensor]:
         """Return all parts' tensors."""
         return {prefix + name: t for prefix, part in self._named for name, t in part.stored().items()}
+
+    def folded(self) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
+        """Return a method with its head folded; a hybrid, whose parts have names of their own, stays what it is."""
+        if any(prefix for prefix, _ in self._named):
+            return super().folded()
+        method, *rest = (part.folded() for part in self._parts)
+        tensors, config = dict(method[0]), dict(method[1])
+        for found, _ in rest:
+            tensors |= found
+        if "modules_to_save" in self.config:
+            config["modules_to_save"] = self.config["modules_to_save"]
+        return tensors, config
 
     def enable(self, on: bool) -> None:
         """Switch all parts."""

@@ -21,6 +21,8 @@ class OwnParameters(Attachment):
     names : sequence of str
         Parameters of ``model``; all must be float32.
     config : mapping
+    prefix : str
+        Before their names, as in the files of the method that they go with.
 
     Raises
     ------
@@ -28,14 +30,20 @@ class OwnParameters(Attachment):
         When a tensor has another precision: small steps would be rounded away.
     """
 
-    def __init__(self, model: nn.Module, names: list[str], config: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        names: list[str],
+        config: Mapping[str, Any],
+        prefix: str = Attachment.head_prefix,
+    ) -> None:
         found = dict(model.named_parameters())
         for name in names:
             if found[name].dtype != torch.float32:
                 raise ScenarioError(
                     "base.dtype", str(found[name].dtype).removeprefix("torch."), "float32", f"{name} is to be trained"
                 )
-        super().__init__({f"base_model.model.{name}": found[name] for name in names}, config)
+        super().__init__({f"{prefix}{name}": found[name] for name in names}, config)
         self._original = {name: p.detach().clone() for name, p in self.parameters.items()}
         self._trained: dict[str, Tensor] = {}
 
