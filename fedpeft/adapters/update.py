@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedpeft.adapters.schema import Vector
 from fedpeft.errors import ProtocolError
@@ -41,8 +42,7 @@ class Update:
         ProtocolError
             When the change or a lane is not finite: such an update must never be sent.
         """
-        if not (np.isfinite(delta).all() and np.isfinite([weight, *lanes.values()]).all()):
-            raise ProtocolError("update", "NaN or infinity", "finite numbers", "lower the learning rate")
+        require_finite(delta, np.array([weight, *lanes.values()]))
         return cls(np.float32(weight) * delta, {WEIGHT: weight, **lanes})
 
     def __add__(self, other: Update) -> Update:
@@ -54,3 +54,15 @@ class Update:
     def mean(self) -> Vector:
         """Return the weighted mean change, ``vector / weight``."""
         return self.vector / np.float32(self.lanes[WEIGHT])
+
+
+def require_finite(*arrays: NDArray[np.floating]) -> None:
+    """Refuse numbers that must never be sent.
+
+    Raises
+    ------
+    ProtocolError
+        When one is NaN or infinite: training diverged.
+    """
+    if not all(np.isfinite(array).all() for array in arrays):
+        raise ProtocolError("update", "NaN or infinity", "finite numbers", "lower training.learning_rate")

@@ -34,7 +34,9 @@ def pretrain(
     from fedpeft.base.load import load_base
     from fedpeft.base.pretrain import PretrainConfig, Progress
     from fedpeft.base.pretrain import pretrain as train
-    from fedpeft.bench.base import client_windows, score
+    from fedpeft.bench.base import WINDOW, score
+    from fedpeft.data import load_federation
+    from fedpeft.tasks.next_word import NextWord
 
     console = Console(stderr=True, highlight=False)
     config = PretrainConfig(seed=seed)
@@ -49,8 +51,8 @@ def pretrain(
         )
 
     train(config, out, device, listen, conversations)
-    base = load_base(str(out.resolve()))
-    figures = score(base, client_windows(base, "test", None))
+    task = NextWord(load_base(str(out.resolve())), load_federation("keyboard"), WINDOW)
+    figures = score(task, [task.splits(client).test for client in task.client_ids()])
     write_card(out, config, history, figures, f"{platform.machine()}, torch {torch.__version__}, {device}")
     if json:
         typer.echo(json_module.dumps(figures))

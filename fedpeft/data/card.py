@@ -32,11 +32,12 @@ def card(federation: Federation, clients: Sequence[str]) -> dict[str, Any]:
     for part in ("train", "validation", "test"):
         texts = [[text for e in getattr(split, part) for text in e.mine()] for split in splits]
         described[part] = {
-            "messages": _spread([len(own) for own in texts]),
-            "words": _spread([sum(len(text.split()) for text in own) for own in texts]),
+            "messages": spread([len(own) for own in texts]),
+            "words": spread([sum(len(text.split()) for text in own) for own in texts]),
         }
     return described
 
 
-def _spread(counts: list[int]) -> dict[str, float]:
+def spread(counts: list[int]) -> dict[str, float]:
+    """Return the total, and the least, median and most of a client."""
     return {"total": sum(counts), "least": min(counts), "median": median(counts), "most": max(counts)}

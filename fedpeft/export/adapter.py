@@ -104,7 +104,7 @@ def lora_inputs(adapter: Adapter) -> Inputs:
     AdapterError
         When it is not a plain LoRA, or its numbers are not finite.
     """
-    _require_plain(adapter.config)
+    require_plain(adapter.config)
     if not np.isfinite(adapter.vector).all():
         raise AdapterError("adapter", "NaN or infinity", "finite tensors")
     inputs = {}
@@ -146,7 +146,7 @@ def write_onnx_adapter(inputs: Inputs, path: Path) -> None:
             raise BundleError(f"{path.name} tensor {name}", "other numbers", "those that were written")
 
 
-def _require_plain(config: Mapping[str, Any]) -> None:
+def require_plain(config: Mapping[str, Any]) -> None:
     """Refuse what would need other sites in the graph, or would be lost."""
     kind = config.get("peft_type")
     if kind != "LORA":

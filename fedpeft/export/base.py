@@ -46,9 +46,7 @@ def export_base(base: Base, out: Path) -> Manifest:
         When the folder cannot be written; nothing half-written is left.
     """
     config = base.model.config
-    family = str(config.model_type)
-    if family not in FAMILIES:
-        raise BaseError("base architecture", family, "one that can be exported", nearest(family, FAMILIES))
+    family = require_family(base)
     tokenizer = base.folder / TOKENIZER
     if not tokenizer.is_file():
         raise BaseError(f"base {base.name}", f"no {TOKENIZER}", "a tokenizer of the tokenizers library")
@@ -85,3 +83,17 @@ def _facts(d: Dimensions, marks: Marks) -> DecoderFacts:
         end=marks.end,
         pad=marks.pad,
     )
+
+
+def require_family(base: Base) -> str:
+    """Return a base's architecture.
+
+    Raises
+    ------
+    BaseError
+        When there is no graph for it.
+    """
+    family = str(base.model.config.model_type)
+    if family not in FAMILIES:
+        raise BaseError("base architecture", family, "one that can be exported", nearest(family, FAMILIES))
+    return family

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from fedpeft.adapters import Adapter
 from fedpeft.base import Base, load_base
 from fedpeft.device.folders import EVERYBODY, NOBODY, adapter_folder, base_folder
 from fedpeft.device.manifest import Manifest
-from fedpeft.errors import RunError
-from fedpeft.export.adapter import export_adapter
-from fedpeft.export.base import export_base
+from fedpeft.errors import AdapterError, BaseError, RunError
+from fedpeft.export.adapter import export_adapter, require_plain
+from fedpeft.export.base import export_base, require_family
 
 
 def export_run(run: Path, base: Base | None = None) -> dict[str, Manifest]:
@@ -43,6 +45,16 @@ def export_run(run: Path, base: Base | None = None) -> dict[str, Manifest]:
         adapter = Adapter.load(folder, base.fingerprint)
         exported[owner] = export_adapter(adapter, adapter_folder(run, owner), owner=owner, base=exported[NOBODY])
     return exported
+
+
+def obstacle(base: Base, config: Mapping[str, Any]) -> str | None:
+    """Return why a base and adapters of this configuration cannot become bundles, or None when they can."""
+    try:
+        require_family(base)
+        require_plain(config)
+    except (AdapterError, BaseError) as error:
+        return str(error)
+    return None
 
 
 def find_adapters(run: Path) -> dict[str, Path]:

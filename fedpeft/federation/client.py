@@ -64,7 +64,7 @@ def client_app(mods: Iterable[Mod] = ()) -> ClientApp:
     @app.query("hello")
     def hello(message: Message, context: Context) -> Message:
         worker, client = worker_of(context), _client(context)
-        ready = bool(worker.windows(client).train.tokens)
+        ready = bool(worker.splits(client).train.tokens)
         values: dict[str, Fact] = {
             "client": client,
             "scenario": worker.scenario.digest,
@@ -82,8 +82,8 @@ def client_app(mods: Iterable[Mod] = ()) -> ClientApp:
 
     @app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:
-        worker, _, change, _ = _agreed(message, context)
-        return Message(reply(worker.score(_client(context), change)), reply_to=message)
+        worker, plan, change, _ = _agreed(message, context)
+        return Message(reply(worker.score(_client(context), plan.round, change)), reply_to=message)
 
     @app.train("personalize")
     def personalize(message: Message, context: Context) -> Message:

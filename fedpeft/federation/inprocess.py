@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fedpeft.data.card import card
 from fedpeft.errors import FedpeftError, RunError, nearest
-from fedpeft.export.run import export_run
+from fedpeft.export.run import export_run, obstacle
 from fedpeft.federation.client import client_app, worker_at
 from fedpeft.federation.folder import DATA, RUN, SCENARIO, RunFolder, cores
 from fedpeft.federation.grid import InProcessGrid
@@ -18,6 +17,7 @@ from fedpeft.federation.ray import conduct_on_ray
 from fedpeft.federation.samples import write_samples
 from fedpeft.federation.server import conduct
 from fedpeft.federation.watcher import Silent, Watcher
+from fedpeft.methods.attached import SHARED
 from fedpeft.scenario import Scenario, load_scenario
 
 ENGINES = ("inprocess", "serial", "ray")
@@ -113,11 +113,13 @@ class _Runner:
             with folder.lock(), InProcessGrid(client_app(), clients, config, self._workers) as grid:
                 conduct(grid, worker, folder, self._watcher, self._engine)
         with folder.lock():
-            export_run(folder.path)
-            write_samples(folder, scenario)
+            hindered = obstacle(worker.base, worker.attached.config(SHARED))
+            if hindered is None:
+                export_run(folder.path)
+                write_samples(folder, scenario)
             # Only a simulation may count what clients hold: here they all live on this machine.
-            folder.write(DATA, card(worker.federation, worker.client_ids))
-            folder.update(status="finished")
+            folder.write(DATA, worker.task.describe(worker.client_ids))
+            folder.update(status="finished", device=hindered or "exported")
 
 
 _CONFIG = {"scenario": SCENARIO, "run-folder": ""}

@@ -22,7 +22,7 @@ from fedpeft.adapters.schema import Vector
 from fedpeft.errors import AdapterError, DataError
 from fedpeft.federation.worker import Worker
 from fedpeft.files import private_folder, write_private
-from fedpeft.methods.attached import PRIVATE, SHARED
+from fedpeft.methods.attached import SHARED
 from fedpeft.personalization import Personal, personalize
 from fedpeft.seeds import derive
 from fedpeft.training import Training, evaluate
@@ -55,7 +55,7 @@ def keep_personal(worker: Worker, client: str, change: Vector, model: str) -> di
     DataError
         When the client has no text to train on or none to be tested on.
     """
-    own = worker.windows(client)
+    own = worker.splits(client)
     for part, text in (("train", own.train), ("test", own.test)):
         if not text.tokens:
             raise DataError(f"client {client}", f"no {part} text", "some messages of their own in every split")
@@ -64,17 +64,20 @@ def keep_personal(worker: Worker, client: str, change: Vector, model: str) -> di
     done = _finished(folder, key)
     if done is not None:
         return done
-    attached, start = worker.attached, worker.attached.initial[SHARED] + change
+    attached, start = worker.attached, _global(worker, client, change)
     test: dict[str, dict[str, float]] = {}
     test["base"] = _test(worker, client)
     attached.write(SHARED, start)
     test["global"] = _test(worker, client, SHARED)
-    personal = _train(worker, client, PRIVATE, worker.scenario.personalization.training)
-    test["personal"] = _test(worker, client, SHARED, PRIVATE)
-    shared, private = attached.adapter(SHARED, start), attached.adapter(PRIVATE, personal.vector)
-    private.save(folder / PRIVATE_FOLDER)
-    cat([shared, private], [1.0, 1.0]).save(folder / PERSONAL_FOLDER)
-    _train(worker, client, SHARED, _equal_steps(worker, client))
+    slot = _personal_slot(worker)
+    first = start if slot == SHARED else attached.initial[slot]
+    personal = _train(worker, client, slot, first, worker.scenario.personalization.training)
+    test["personal"] = _test(worker, client, *attached.slots)
+    mine = attached.adapter(slot, personal.vector)
+    mine.save(folder / PRIVATE_FOLDER)
+    whole = mine if slot == SHARED else cat([attached.adapter(SHARED, start), mine], [1.0, 1.0])
+    whole.save(folder / PERSONAL_FOLDER)
+    _train(worker, client, SHARED, attached.initial[SHARED], _equal_steps(worker, client))
     test["local"] = _test(worker, client, SHARED)
     result = {
         "client": client,
@@ -98,36 +101,46 @@ def score_stranger(worker: Worker, client: str, other: str, change: Vector) -> d
         When the other client has no private adapter for this base.
     """
     stranger = Adapter.load(worker.states / other / PRIVATE_FOLDER, worker.base.fingerprint)
-    if stranger.schema != worker.attached.schemas[PRIVATE]:
+    slot = _personal_slot(worker)
+    if stranger.schema != worker.attached.schemas[slot]:
         raise AdapterError(f"private adapter of {other}", stranger.schema.digest[:12], "this scenario's schema")
-    worker.attached.write(SHARED, worker.attached.initial[SHARED] + change)
-    worker.attached.write(PRIVATE, stranger.vector)
-    return _test(worker, client, SHARED, PRIVATE)
+    worker.attached.write(SHARED, _global(worker, client, change))
+    worker.attached.write(slot, stranger.vector)
+    return _test(worker, client, *worker.attached.slots)
 
 
-def _train(worker: Worker, client: str, slot: str, training: Training) -> Personal:
-    own = worker.windows(client)
-    worker.attached.activate(*((SHARED,) if slot == SHARED else (SHARED, PRIVATE)))
+def _personal_slot(worker: Worker) -> str:
+    """Return where a person's adapter is trained: on top of the shared one if two add up, else in its place."""
+    return worker.attached.slots[-1]
+
+
+def _global(worker: Worker, client: str, change: Vector) -> Vector:
+    """Return the last global adapter, with what the client keeps for itself."""
+    return worker.start(client, worker.scenario.federation.rounds + 1, change)
+
+
+def _train(worker: Worker, client: str, slot: str, start: Vector, training: Training) -> Personal:
+    worker.attached.activate(*((SHARED,) if slot == SHARED else (SHARED, slot)))
     return personalize(
         worker.attached,
         slot,
-        own.train,
-        own.validation,
+        start,
+        worker.task,
+        worker.splits(client),
         training,
         worker.scenario.personalization.gate,
-        worker.keystrokes,
         derive(worker.scenario.seed, "personalize", client, slot),
     )
 
 
 def _test(worker: Worker, client: str, *slots: str) -> dict[str, float]:
     worker.attached.activate(*slots)
-    return evaluate(worker.attached, worker.windows(client).test, worker.keystrokes).metrics()
+    return evaluate(worker.attached, worker.task, worker.splits(client).test).metrics()
 
 
 def _equal_steps(worker: Worker, client: str) -> Training:
     """Return the private training, lengthened by the client's expected share of the federated steps."""
-    scenario, windows = worker.scenario, len(worker.windows(client).train)
+    scenario, windows = worker.scenario, len(worker.splits(client).train)
     rounds = scenario.federation.rounds * scenario.federation.cohort / len(worker.client_ids)
     private = scenario.personalization.training
     steps = private.total_steps(windows) + round(rounds * scenario.training.total_steps(windows))

@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from fedpeft.adapters.partition import PARTITIONS
+from fedpeft.adapters.partition import Role
 from fedpeft.adapters.schema import Vector
-from fedpeft.adapters.update import WEIGHT, Update
-from fedpeft.base import load_base
+from fedpeft.adapters.update import WEIGHT, Update, require_finite
 from fedpeft.codecs import WireCodec
 from fedpeft.codecs.ring import Ring
-from fedpeft.data import Client, load_federation
-from fedpeft.data.windows import Windows, windows
 from fedpeft.device.folders import EVERYBODY, NOBODY
-from fedpeft.errors import DataError, ProtocolError, nearest
+from fedpeft.errors import DataError, nearest
+from fedpeft.federation.private_state import PrivateState
 from fedpeft.methods import Attached
 from fedpeft.methods.attached import SHARED
 from fedpeft.scenario import Scenario
 from fedpeft.scenario.validate import panel_codec, ring_codec
 from fedpeft.secagg import CHANNELS
 from fedpeft.seeds import derive, stream
+from fedpeft.tasks import Splits, open_task
 from fedpeft.training import evaluate, train
 from fedpeft.training.evaluate import LANES as TALLY_LANES
-from fedpeft.training.keystrokes import Keystrokes
 
 # A client's name becomes the name of its folder.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,127}")
@@ -37,16 +35,6 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,127}")
 _SHORT = 128
 
 TRAIN_LANES = (WEIGHT, "loss", "tokens", "squared_norm", "squared_error", "clipped")
-
-
-@dataclass(frozen=True, slots=True)
-class ClientWindows:
-    """One client's text, encoded once."""
-
-    train: Windows
-    validation: Windows
-    test: Windows
-    messages: int
 
 
 class Worker:
@@ -64,28 +52,32 @@ class Worker:
         torch.set_num_threads(1)
         self.scenario = scenario
         self.states = states
-        self.federation = load_federation(scenario.data.federation)
-        self.base = load_base(scenario.base.name, scenario.base.dtype)
-        if scenario.data.window <= _SHORT:
+        data = scenario.data
+        self.task = open_task(
+            scenario.task.kind,
+            data.federation,
+            scenario.base.name,
+            scenario.base.dtype,
+            scenario.precision,
+            data.window,
+            data.max_windows,
+        )
+        self.base = self.task.base
+        if data.window <= _SHORT:
             # On a CPU the fused kernels' backward pass costs more than it saves: a step takes 15 % longer with them.
             self.base.model.set_attn_implementation("eager")
         seed = derive(scenario.seed, "initial adapter")
         self.attached = Attached(self.base, scenario.shared_method, scenario.private_method, seed)
         self.channel = CHANNELS[scenario.channel.name]()
         self.ring = ring_codec(scenario)
-        self._windows: dict[str, ClientWindows] = {}
-
-    @cached_property
-    def keystrokes(self) -> Keystrokes:
-        """The counter for this tokenizer."""
-        return Keystrokes(self.base.tokenizer, int(self.base.model.config.vocab_size))
+        self._splits: dict[str, Splits[Any]] = {}
 
     @cached_property
     def client_ids(self) -> list[str]:
         """The clients of the scenario, in the federation's order."""
-        ids = list(self.federation.client_ids())
+        ids = list(self.task.client_ids())
         if len(set(ids)) != len(ids):
-            raise DataError("data.federation", self.federation.name, "unique client names")
+            raise DataError("data.federation", self.task.name, "unique client names")
         for client in ids:
             if not _NAME.fullmatch(client) or client in (NOBODY, EVERYBODY):
                 raise DataError(
@@ -103,28 +95,40 @@ class Worker:
         """Length of the shared adapter's vector."""
         return self.attached.schemas[SHARED].size
 
-    def windows(self, client: str) -> ClientWindows:
-        """Return one client's encoded text, reading it when it is first asked for."""
-        if client not in self._windows:
+    def splits(self, client: str) -> Splits[Any]:
+        """Return one client's encoded examples, reading them when they are first asked for."""
+        if client not in self._splits:
             if client not in self.client_ids:
                 raise DataError("client", client, "a client of the federation", nearest(client, self.client_ids))
-            split, table = Client.of(self.federation, client).split, self.scenario.data
-            train_, validation, test = (
-                windows(part, self.base.tokenizer, table.window) for part in (split.train, split.validation, split.test)
-            )
-            if table.max_windows:
-                train_ = Windows(train_.ids[-table.max_windows :], train_.labels[-table.max_windows :])
-            messages = sum(len(e.mine()) for e in split.train + split.validation + split.test)
-            self._windows[client] = ClientWindows(train_, validation, test, messages)
-        return self._windows[client]
+            self._splits[client] = self.task.splits(client)
+        return self._splits[client]
 
-    def keep(self, round_: int, name: str) -> bool:
-        """Say whether a tensor is trained and shared in a round."""
-        return PARTITIONS[self.scenario.federation.partition](name, round_)
+    def role(self, round_: int, name: str) -> Role:
+        """Say who trains and who keeps a tensor in a round."""
+        return self.scenario.partition(name, round_)
 
     def shared_mask(self, round_: int) -> np.ndarray:
         """Return which coordinates of the shared vector travel in a round; boolean, shape (size,)."""
-        return self.attached.schemas[SHARED].mask(lambda name: self.keep(round_, name))
+        return self.attached.schemas[SHARED].mask(lambda name: self.role(round_, name) is Role.SHARED)
+
+    @cached_property
+    def private_mask(self) -> np.ndarray:
+        """Return which coordinates stay with the client in any round; boolean, shape (size,)."""
+        return self.attached.schemas[SHARED].mask(lambda name: self.role(1, name) is Role.PRIVATE)
+
+    def state(self, client: str) -> PrivateState:
+        """Return what a client keeps for itself."""
+        schema = self.attached.schemas[SHARED].digest
+        return PrivateState(self.states / client, int(self.private_mask.sum()), schema)
+
+    def start(self, client: str, round_: int, change: Vector) -> Vector:
+        """Return the shared slot as a client has it when a round begins: the global one with its own parts."""
+        vector = self.attached.initial[SHARED] + change
+        if self.private_mask.any():
+            own = self.state(client).before(round_)
+            if own is not None:
+                vector[self.private_mask] = own
+        return vector
 
     def train_codec(self, round_: int) -> WireCodec:
         """Return how a round's updates are written."""
@@ -145,25 +149,31 @@ class Worker:
         ProtocolError
             When training diverged; such an update is never sent.
         """
-        own = self.windows(client).train
+        own = self.splits(client).train
         if not own.tokens:
             raise DataError(f"client {client}", "no text of their own", "at least one message to train on")
         scenario, attached = self.scenario, self.attached
-        start = attached.initial[SHARED] + change
+        start = self.start(client, round_, change)
         attached.activate(SHARED)
         attached.write(SHARED, start)
         seed = derive(scenario.seed, "train", client, round_)
         # A falling rate is what lets averages of unlike clients converge (Li et al. 2020, arXiv:1907.02189).
         training = scenario.training.faded(scenario.federation.schedule, (round_ - 1) / scenario.federation.rounds)
-        trained = train(attached, SHARED, own, training, seed, lambda n: self.keep(round_, n))
-        delta = (attached.read(SHARED) - start)[self.shared_mask(round_)]
+        trained = train(
+            attached, SHARED, self.task, own, training, seed, lambda n: self.role(round_, n) is not Role.FROZEN
+        )
+        after = attached.read(SHARED)
+        delta = (after - start)[self.shared_mask(round_)]
         uniform = scenario.federation.weighting == "uniform"
         weight = 1.0 if uniform else min(own.tokens / scenario.federation.weight_cap, 1.0)
-        return self.channel.protect(self._encode(delta, weight, trained.loss, trained.tokens, seed, round_))
+        payload = self.channel.protect(self._encode(delta, weight, trained.loss, trained.tokens, seed, round_))
+        if self.private_mask.any():
+            # On disk before the reply leaves: what the server hears of a round, the client has.
+            self.state(client).keep(round_, after[self.private_mask])
+        return payload
 
     def _encode(self, delta: Vector, weight: float, loss: float, tokens: int, seed: int, round_: int) -> Ring:
-        if not np.isfinite(delta).all():
-            raise ProtocolError("update", "NaN or infinity", "finite numbers", "lower training.learning_rate")
+        require_finite(delta)
         weighted = np.float32(weight) * delta
         levels = self.ring.encode(weighted, stream(seed, "rounding"))
         error = self.ring.decode(levels.astype(np.uint64), 1) - weighted
@@ -180,13 +190,13 @@ class Worker:
         )
         return self.train_codec(round_).join(levels, update.lanes)
 
-    def score(self, client: str, change: Vector) -> Ring:
-        """Score the global adapter on some of one client's validation text; totals, protected."""
+    def score(self, client: str, round_: int, change: Vector) -> Ring:
+        """Score the adapter of a finished round on some of one client's validation examples; totals, protected."""
         attached = self.attached
         attached.activate(SHARED)
-        attached.write(SHARED, attached.initial[SHARED] + change)
-        some = self.windows(client).validation.head(self.scenario.federation.panel_windows)
-        tally = evaluate(attached, some, self.keystrokes)
+        attached.write(SHARED, self.start(client, round_ + 1, change))
+        some = self.splits(client).validation.head(self.scenario.federation.panel_windows)
+        tally = evaluate(attached, self.task, some)
         empty = np.zeros(0, np.float32)
         payload = self.tally_codec.encode(Update(empty, tally.lanes()), np.random.default_rng(0))
         return self.channel.protect(payload)

@@ -7,7 +7,8 @@ it serves.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -55,6 +56,10 @@ class Attached:
         if self.task not in method.tasks:
             known = ", ".join(sorted(method.tasks))
             raise ScenarioError("method.name", method.name, f"a method for {self.task} models", f"it is for {known}")
+        for module in self.model.modules():
+            if isinstance(module, nn.Dropout):
+                # A frozen base that drops at random would give every engine other numbers.
+                module.p = 0.0
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self._slots = {slot: chosen.attach(self.model, slot) for slot, chosen in self.methods.items()}
@@ -65,6 +70,7 @@ class Attached:
             for slot, own in self._slots.items()
         }
         self.initial = {slot: self.read(slot) for slot in self._slots}
+        self.model.eval()
         self.activate(SHARED)
 
     @property
@@ -85,6 +91,7 @@ class Attached:
 
     def activate(self, *slots: str) -> None:
         """Let these slots change the base's output; none means the bare base."""
+        self.active = slots
         for own in self._slots.values():
             own.enable(False)
         for slot in slots:
@@ -120,9 +127,25 @@ class Attached:
 
     def adapter(self, slot: str, vector: Vector) -> Adapter:
         """Make an adapter, ready to be saved or exported, from a slot's parameters."""
+        return Adapter(self.schemas[slot], vector, self.config(slot), self.base.fingerprint)
+
+    def folded(self, slot: str) -> Adapter:
+        """Return what a slot holds as the adapter it amounts to: a reparameterised prompt as the prompt itself.
+
+        peft opens it where the method's own file is closed to it; it can be used, but not trained further.
+        """
+        tensors, config = self._slots[slot].folded()
+        schema = Schema.of({name: tuple(t.shape) for name, t in tensors.items()})
+        vector = schema.flatten({name: t.float().numpy() for name, t in tensors.items()})
+        return Adapter(schema, vector, self._described(config), self.base.fingerprint)
+
+    def config(self, slot: str) -> dict[str, Any]:
+        """Return what ``adapter_config.json`` says of a slot's adapters."""
+        return self._described(self._slots[slot].config)
+
+    def _described(self, config: Mapping[str, Any]) -> dict[str, Any]:
         task = {CAUSAL: "CAUSAL_LM", CLASSIFICATION: "SEQ_CLS"}[self.task]
-        config = {**self._slots[slot].config, "base_model_name_or_path": self.base.name, "task_type": task}
-        return Adapter(self.schemas[slot], vector, config, self.base.fingerprint)
+        return {**config, "base_model_name_or_path": self.base.name, "task_type": task}
 
 
 def _head(model: PreTrainedModel) -> list[str]:
@@ -133,4 +156,4 @@ def _head(model: PreTrainedModel) -> list[str]:
 def _with_head(own: Attachment, model: PreTrainedModel, head: list[str]) -> Attachment:
     modules = sorted({name.split(".", 1)[0] for name in head})
     config = {**own.config, "modules_to_save": modules}
-    return Joined([("", own), ("", OwnParameters(model, head, config))], config)
+    return Joined([("", own), ("", OwnParameters(model, head, config, own.head_prefix))], config)

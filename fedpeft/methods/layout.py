@@ -91,7 +91,7 @@ def layout(model: PreTrainedModel) -> Layout:
         )
     return Layout(
         backbone=backbone,
-        embedding=cast(nn.Module, model.get_input_embeddings()),
+        embedding=model.get_input_embeddings(),
         layers=layers,
         hidden=int(config.hidden_size),
         heads=heads,

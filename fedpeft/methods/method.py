@@ -50,6 +50,8 @@ class Method(BaseModel, ABC):
     """What the base is quantized to before the method is attached: full, nf4 or int8."""
     checkpointing: ClassVar[bool] = True
     """Whether activations can be recomputed under it; a cache of keys and values forbids that."""
+    rate: ClassVar[float] = 1e-3
+    """A learning rate that suits the method, where none is given: comparisons use it."""
     equation: ClassVar[str]
     source: ClassVar[str]
     sends: ClassVar[str]

@@ -82,12 +82,13 @@ class PeftAttachment(Attachment):
             base = layer.get_base_layer()
             if not isinstance(base, LINEAR):
                 continue
+            run = cast(nn.Module, layer)
             x = probe(features(base)[0]).to(base.weight.dtype)
             for other in before:
                 self._set(other, False)
-            off = layer(x).float()
+            off = run(x).float()
             self._set(self._slot, True)
-            found[name] = layer(x).float() - off
+            found[name] = run(x).float() - off
             self._set(self._slot, False)
         for other in before:
             self._set(other, True)

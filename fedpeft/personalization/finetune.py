@@ -1,21 +1,23 @@
-"""Fine-tune a private adapter on one person's text, and choose how much of it to keep.
+"""Fine-tune an adapter on one person's text, and choose how much of it to keep.
 
 h = W x + s B_g A_g x + g s B_p A_p x        global frozen, private trained, g chosen by the gate
+
+Where two adapters of a method do not add up, the global one is fine-tuned instead: θ_g + g (θ - θ_g).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from fedpeft.adapters.schema import Vector
-from fedpeft.data.windows import Windows
 from fedpeft.methods import Attached
-from fedpeft.personalization.gate import choose_share, scaled
+from fedpeft.personalization.gate import choose_share
+from fedpeft.tasks import Splits, Task
 from fedpeft.training import Training, train
-from fedpeft.training.keystrokes import Keystrokes
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,7 @@ class Personal:
     Parameters
     ----------
     vector : ndarray of float32
-        The trained slot, scaled by the gate.
+        The trained slot, as far as the gate let it change.
     gate : float
         The share that was let through.
     steps : int
@@ -40,38 +42,41 @@ class Personal:
 def personalize(
     attached: Attached,
     slot: str,
-    train_windows: Windows,
-    validation: Windows,
+    start: Vector,
+    task: Task[Any],
+    own: Splits[Any],
     training: Training,
     shares: Sequence[float],
-    keystrokes: Keystrokes,
     seed: int,
 ) -> Personal:
-    """Train one slot on a person's text from its starting values, behind the gate.
+    """Train one slot on a person's text, behind the gate.
 
     Parameters
     ----------
     attached : Attached
         With the slots that shall count active, and their values written; the trained slot is left as chosen.
     slot : str
-    train_windows, validation : Windows
+    start : ndarray of float32
+        Where the slot starts from, and what a shut gate keeps.
+    task : Task
+    own : Splits
+        The person's examples; the test split is not looked at.
     training : Training
     shares : sequence of float
         What the gate may choose from.
-    keystrokes : Keystrokes
     seed : int
 
     Returns
     -------
     Personal
     """
-    attached.write(slot, attached.initial[slot])
-    trained = train(attached, slot, train_windows, training, seed)
+    attached.write(slot, start)
+    trained = train(attached, slot, task, own.train, training, seed)
     vector = attached.read(slot)
     if not np.isfinite(vector).all():
         # Training diverged, and 0 times NaN is NaN: the gate could not shut it out.
-        vector = attached.initial[slot]
-    share = choose_share(attached, slot, vector, validation, shares, keystrokes)
-    kept = scaled(attached, slot, vector, share)
+        vector = start
+    share = choose_share(attached, slot, start, vector, task, own.validation, shares)
+    kept = attached.share(slot, start, vector, share)
     attached.write(slot, kept)
     return Personal(kept, share, trained.steps)

@@ -8,44 +8,37 @@ has no say, and nobody is made worse off on the text the gate has seen.
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-import numpy as np
+from typing import Any
 
 from fedpeft.adapters.schema import Vector
-from fedpeft.data.windows import Windows
 from fedpeft.methods import Attached
-from fedpeft.training import evaluate
-from fedpeft.training.keystrokes import Keystrokes
-
-
-def scaled(attached: Attached, slot: str, vector: Vector, share: float) -> Vector:
-    """Return a slot's parameters with its change to the base multiplied by ``share`` (LoRA: B alone)."""
-    factor = np.where(attached.schemas[slot].mask(lambda name: "lora_B" in name), np.float32(share), 1)
-    return (factor * vector).astype(np.float32)
+from fedpeft.tasks import Encoded, Task
+from fedpeft.training.evaluate import mean_loss
 
 
 def choose_share(
     attached: Attached,
     slot: str,
-    vector: Vector,
-    validation: Windows,
+    start: Vector,
+    trained: Vector,
+    task: Task[Any],
+    validation: Encoded,
     shares: Sequence[float],
-    keystrokes: Keystrokes,
 ) -> float:
-    """Return the share of a trained slot that validation lets through.
+    """Return the share of a trained change that validation lets through.
 
     Parameters
     ----------
     attached : Attached
         With the wanted slots active; the slot's parameters are overwritten.
     slot : str
-    vector : ndarray of float32
-        What training gave.
-    validation : Windows
+    start, trained : ndarray of float32
+        The slot before and after training.
+    task : Task
+    validation : Encoded
         Without any, nothing is let through.
     shares : sequence of float
         To choose from, 0 among them.
-    keystrokes : Keystrokes
 
     Returns
     -------
@@ -55,7 +48,7 @@ def choose_share(
         return 0.0
 
     def loss(share: float) -> float:
-        attached.write(slot, scaled(attached, slot, vector, share))
-        return evaluate(attached, validation, keystrokes).loss
+        attached.write(slot, attached.share(slot, start, trained, share))
+        return mean_loss(attached, task, validation)
 
     return min(sorted(shares), key=loss)

@@ -7,28 +7,39 @@ from functools import cached_property
 from hashlib import sha256
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from fedpeft.adapters.partition import PARTITIONS, Partition, keeping
 from fedpeft.aggregation.optimizers import Aggregation
 from fedpeft.methods import Method, parse_method
+from fedpeft.methods.layout import HEADS
 from fedpeft.training import Training
-from fedpeft.training.config import Schedule
+from fedpeft.training.config import Schedule, Table
 
 
-class Table(BaseModel):
-    """A table that knows its keys and refuses others."""
+class TaskTable(Table):
+    """``[task]``: what is learnt."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    kind: Literal["next_word", "classification"] = Field(
+        "next_word", description="next_word: a personal keyboard; classification: name the class of a text."
+    )
+    head: Literal["shared", "private"] = Field(
+        "shared", description="Whether a classifier's head is averaged, or stays with each client (FedPer)."
+    )
 
 
 class DataTable(Table):
     """``[data]``: whose text."""
 
-    federation: str = Field("keyboard", description="keyboard, a folder of JSONL files, or module:callable.")
+    federation: str = Field(
+        "keyboard",
+        description="keyboard, a folder of JSONL files, or module:callable; for classification intents, banking, "
+        "intents+banking, or a folder whose lines have labels.",
+    )
     clients: int | None = Field(None, ge=2, description="Use only the first so many clients.")
-    window: int = Field(64, ge=8, le=4096, description="Tokens per training window.")
+    window: int = Field(64, ge=8, le=4096, description="Tokens per training window, or read of a text.")
     max_windows: int | None = Field(
-        None, ge=1, description="Keep only the latest so many training windows of a client."
+        None, ge=1, description="Keep only the latest so many training windows or texts of a client."
     )
 
 
@@ -39,6 +50,9 @@ class BaseTable(Table):
     dtype: Literal["bfloat16", "float32", "float16"] = Field(
         "bfloat16", description="Precision the base computes in; adapters are always float32."
     )
+    precision: Literal["full", "nf4", "int8"] | None = Field(
+        None, description="What the base's weights are quantized to; by default what the method asks for."
+    )
 
 
 class FederationTable(Table):
@@ -47,7 +61,13 @@ class FederationTable(Table):
     rounds: int = Field(10, ge=1, description="Rounds to run.")
     cohort: int = Field(16, ge=2, description="Clients asked in a round.")
     minimum: int = Field(2, ge=2, description="Contributors below which a round is burnt.")
-    partition: str = Field("all", description="What is shared: all, ffa (only B) or alternate (B, then A).")
+    partition: str = Field(
+        "all", description="What is shared: all, ffa (only B), alternate (B, then A) or fedsa (A; B stays)."
+    )
+    private: list[str] | None = Field(
+        None,
+        description="Parts of tensor names that stay with the client; by default what the method keeps, such as routers.",
+    )
     weighting: Literal["tokens", "uniform"] = Field(
         "tokens", description="Weigh a client by its training tokens, or all alike."
     )
@@ -105,6 +125,7 @@ class Scenario(Table):
     seeds: list[Annotated[int, Field(ge=0, lt=2**63)]] = Field(
         [], description="Run once per seed and pool the results; instead of seed."
     )
+    task: TaskTable = Field(default_factory=TaskTable, description="What is learnt.")
     data: DataTable = Field(default_factory=DataTable, description="Whose text.")
     base: BaseTable = Field(default_factory=BaseTable, description="The frozen model.")
     method: dict[str, Any] = Field(
@@ -127,13 +148,22 @@ class Scenario(Table):
         return parse_method(self.method)
 
     @cached_property
-    def private_method(self) -> Method:
-        """The method of the private adapter: the same, with its own rank and the same scaling."""
-        shared = self.shared_method
-        rank = self.personalization.rank
-        ratio = rank / shared.rank  # type: ignore[attr-defined]
-        alpha = shared.alpha * (ratio**0.5 if shared.rslora else ratio)  # type: ignore[attr-defined]
-        return shared.model_copy(update={"rank": rank, "alpha": alpha})
+    def private_method(self) -> Method | None:
+        """The method of a private adapter on the shared one; None where a person's is the shared one, fine-tuned."""
+        return self.shared_method.private(self.personalization.rank)
+
+    @cached_property
+    def precision(self) -> str:
+        """What the base's weights are quantized to."""
+        return self.base.precision or self.shared_method.precision
+
+    @cached_property
+    def partition(self) -> Partition:
+        """Who trains and who keeps which tensor in which round."""
+        wanted = self.federation.private
+        kept = tuple(self.shared_method.keeps if wanted is None else wanted)
+        heads = tuple(f".{head}." for head in HEADS) if self.task.head == "private" else ()
+        return keeping(PARTITIONS[self.federation.partition], kept + heads)
 
     @cached_property
     def digest(self) -> str:

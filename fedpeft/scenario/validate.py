@@ -8,9 +8,10 @@ from fedpeft.adapters.partition import PARTITIONS
 from fedpeft.aggregation import RULES
 from fedpeft.codecs import RingCodec
 from fedpeft.errors import ScenarioError, nearest
-from fedpeft.methods.method import Algebra
+from fedpeft.methods.method import CAUSAL, CLASSIFICATION, Algebra
 from fedpeft.scenario.model import Scenario
 from fedpeft.secagg import CHANNELS
+from fedpeft.training import Training
 
 
 def validate(scenario: Scenario) -> None:
@@ -22,7 +23,7 @@ def validate(scenario: Scenario) -> None:
         With the field, what was found, what was expected and why.
     """
     method = scenario.shared_method
-    federation = scenario.federation
+    federation, own = scenario.federation, scenario.personalization.training
     _known("federation.partition", federation.partition, PARTITIONS)
     _known("channel.name", scenario.channel.name, CHANNELS)
     _known("aggregation.rule", scenario.aggregation.rule, RULES)
@@ -33,6 +34,9 @@ def validate(scenario: Scenario) -> None:
             "all",
             f"{method.name} has no two factors to divide",
         )
+    _task(scenario)
+    for field, training in (("training", scenario.training), ("personalization.training", own)):
+        _memory(scenario, field, training)
     if federation.minimum > federation.cohort:
         raise ScenarioError("federation.minimum", federation.minimum, f"at most cohort = {federation.cohort}")
     clients = scenario.data.clients
@@ -58,6 +62,36 @@ def validate(scenario: Scenario) -> None:
         )
     if len(set(scenario.seeds)) != len(scenario.seeds):
         raise ScenarioError("seeds", scenario.seeds, "distinct numbers")
+
+
+def _task(scenario: Scenario) -> None:
+    """Refuse a method or precision that does not fit the task or the base."""
+    method, kind = scenario.shared_method, scenario.task.kind
+    wanted = CLASSIFICATION if kind == "classification" else CAUSAL
+    if wanted not in method.tasks:
+        known = ", ".join(sorted(method.tasks))
+        raise ScenarioError("method.name", method.name, f"a method for {kind}", f"it is for {known} models")
+    if scenario.task.head == "private" and kind != "classification":
+        raise ScenarioError("task.head", "private", "task.kind = 'classification'", f"{kind} trains no head")
+    if method.precision != "full" and scenario.precision == "full":
+        raise ScenarioError("base.precision", "full", f"one that {method.name} trains on", "leave base.precision out")
+
+
+def _memory(scenario: Scenario, field: str, training: Training) -> None:
+    """Refuse ways to save memory where they cannot work."""
+    if training.checkpointing and not scenario.shared_method.checkpointing:
+        name = scenario.shared_method.name
+        raise ScenarioError(
+            f"{field}.checkpointing", True, "false", f"{name} keeps keys and values that cannot be computed again"
+        )
+    if training.chunk is not None and scenario.task.kind != "next_word":
+        raise ScenarioError(f"{field}.chunk", training.chunk, "task.kind = 'next_word'", "few classes need no chunks")
+    if training.chunk is not None and training.distillation is not None:
+        raise ScenarioError(f"{field}.chunk", training.chunk, "no distillation", "a teacher needs all logits at once")
+    if training.autocast and scenario.base.dtype != "float32":
+        raise ScenarioError(f"{field}.autocast", True, "base.dtype = 'float32'", "the base computes in it already")
+    if training.augmentation is not None and not any(training.augmentation.model_dump().values()):
+        raise ScenarioError(f"{field}.augmentation", "all zero", "one of drop, swap and replace above 0")
 
 
 def ring_codec(scenario: Scenario) -> RingCodec:

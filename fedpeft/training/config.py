@@ -10,10 +10,40 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Schedule = Literal["constant", "linear", "cosine"]
 
 
-class Training(BaseModel):
-    """A scenario's ``[training]`` table; ``[personalization.training]`` has the same fields."""
+class Table(BaseModel):
+    """A table that knows its keys and refuses others."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Augmentation(Table):
+    """``[training.augmentation]``: text changed a little, anew in every step (Wei & Zou 2019, arXiv:1901.11196)."""
+
+    drop: float = Field(0.0, ge=0, lt=1, description="Share of the words to leave out of what is read.")
+    swap: float = Field(0.0, ge=0, lt=1, description="Share of neighbouring words to exchange.")
+    replace: float = Field(0.0, ge=0, lt=1, description="Share of the words to replace by others of the batch.")
+
+
+class Adversarial(Table):
+    """``[training.adversarial]``: train on the worst small change of the embeddings as well."""
+
+    kind: Literal["fgm", "pgd"] = Field(
+        "fgm", description="fgm: one step (Miyato et al. 2017, arXiv:1605.07725); pgd: several (Madry et al. 2018)."
+    )
+    radius: float = Field(0.5, gt=0, description="Largest L2 norm of the change, per example.")
+    steps: int = Field(3, ge=1, le=20, description="Steps of pgd.")
+
+
+class Distillation(Table):
+    """``[training.distillation]``: learn from a teacher's whole distribution (Hinton et al. 2015, arXiv:1503.02531)."""
+
+    teacher: str = Field("", description="A base by name, folder or hub id; empty: the frozen base itself.")
+    weight: float = Field(0.5, gt=0, le=1, description="Share of the loss that is the teacher's.")
+    temperature: float = Field(2.0, gt=0, description="Softens both distributions.")
+
+
+class Training(Table):
+    """A scenario's ``[training]`` table; ``[personalization.training]`` has the same fields."""
 
     steps: int | None = Field(None, ge=1, description="Optimizer steps; give this or epochs.")
     epochs: float | None = Field(None, gt=0, description="Passes over the client's training windows.")
@@ -24,6 +54,19 @@ class Training(BaseModel):
     warmup: float = Field(0.0, ge=0, lt=1, description="Share of the steps in which the rate rises.")
     weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled weight decay.")
     clip_norm: float = Field(1.0, gt=0, description="Largest L2 norm of a gradient.")
+    optimizer: Literal["adamw", "adamw8bit"] = Field(
+        "adamw", description="adamw8bit keeps its state in 8 bits (Dettmers et al. 2022, arXiv:2110.02861)."
+    )
+    checkpointing: bool = Field(
+        False, description="Compute activations again in the backward pass instead of keeping them."
+    )
+    chunk: int | None = Field(
+        None, ge=1, description="Predictions whose logits exist at once; saves memory with a large vocabulary."
+    )
+    autocast: bool = Field(False, description="Compute matrix products in bfloat16 over a float32 base.")
+    augmentation: Augmentation | None = Field(None, description="Text augmentation.")
+    adversarial: Adversarial | None = Field(None, description="Adversarial training on embeddings.")
+    distillation: Distillation | None = Field(None, description="Teacher–student distillation.")
 
     @model_validator(mode="after")
     def _one_length(self) -> Training:

@@ -1,19 +1,18 @@
-"""Next-word metrics as totals that can be added over batches and over clients."""
+"""Metrics as totals that can be added over batches and over clients."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
+from typing import Any
 
-import numpy as np
 import torch
 from torch.nn import functional as F
 
-from fedpeft.data.windows import IGNORED, Windows
 from fedpeft.methods import Attached
-from fedpeft.training.keystrokes import Keystrokes, ahead
-from fedpeft.training.logits import batches, labelled_logits
+from fedpeft.tasks import Encoded, Task
+from fedpeft.tasks.keystrokes import ahead
 
 _BATCH = 32
 
@@ -64,29 +63,25 @@ LANES: Sequence[str] = tuple(f.name for f in fields(Tally))
 
 
 @torch.no_grad()
-def evaluate(attached: Attached, windows: Windows, keystrokes: Keystrokes) -> Tally:
-    """Score the active slots on windows.
+def evaluate(attached: Attached, task: Task[Any], examples: Encoded) -> Tally:
+    """Score the active slots on examples.
 
     Parameters
     ----------
     attached : Attached
-    windows : Windows
+    task : Task
+    examples : Encoded
         None gives an empty tally.
-    keystrokes : Keystrokes
-        For the tokenizer in use.
 
     Returns
     -------
     Tally
     """
-    attached.model.eval()
     tally = Tally()
-    # Longest first: batches of like length waste no computation on padding.
-    lengths = (windows.labels != IGNORED).cumsum(axis=1).argmax(axis=1) if len(windows) else np.zeros(0, int)
-    for ids, labels in batches(windows, np.argsort(-lengths, kind="stable"), _BATCH):
-        logits, targets = labelled_logits(attached.model, ids, labels)
+    for batch in task.batches(examples, task.order(examples), _BATCH):
+        logits, targets = task.predict(attached.model, batch)
         rank = ahead(logits, targets).sum(dim=1)
-        saved, characters = keystrokes.count(logits, targets)
+        saved, characters = task.count(logits, targets)
         tally += Tally(
             loss=float(F.cross_entropy(logits, targets, reduction="sum")),
             tokens=float(len(targets)),
@@ -96,3 +91,14 @@ def evaluate(attached: Attached, windows: Windows, keystrokes: Keystrokes) -> Ta
             characters=characters,
         )
     return tally
+
+
+@torch.no_grad()
+def mean_loss(attached: Attached, task: Task[Any], examples: Encoded) -> float:
+    """Return the loss of the active slots in nats per prediction, and nothing that takes longer."""
+    total, count = 0.0, 0
+    for batch in task.batches(examples, task.order(examples), _BATCH):
+        logits, targets = task.predict(attached.model, batch)
+        total += float(F.cross_entropy(logits, targets, reduction="sum"))
+        count += len(targets)
+    return total / max(count, 1)

@@ -1,20 +1,23 @@
-"""The local trainer: a few AdamW steps on one client's windows, the same for one seed."""
+"""The local trainer: a few AdamW steps on one client's examples, the same for one seed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
-from fedpeft.data.windows import Windows
 from fedpeft.methods import Attached
 from fedpeft.seeds import stream
+from fedpeft.tasks import Batch, Encoded, Task
+from fedpeft.training.augment import augment
 from fedpeft.training.config import Training
-from fedpeft.training.logits import batches, labelled_logits
+from fedpeft.training.objective import Objective
+from fedpeft.training.optimizer import optimizer_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +29,9 @@ class Trained:
     steps : int
         Optimizer steps taken.
     tokens : int
-        Labelled pieces seen, repetitions counted.
+        Predictions trained on, repetitions counted.
     loss : float
-        Mean loss over the steps, in nats per piece.
+        Mean cross-entropy over the steps, in nats per prediction.
     """
 
     steps: int
@@ -39,7 +42,8 @@ class Trained:
 def train(
     attached: Attached,
     slot: str,
-    windows: Windows,
+    task: Task[Any],
+    examples: Encoded,
     training: Training,
     seed: int,
     keep: Callable[[str], bool] = lambda _: True,
@@ -52,11 +56,12 @@ def train(
         With the wanted slots active and their starting values written.
     slot : str
         The slot to train.
-    windows : Windows
+    task : Task
+    examples : Encoded
         At least one.
     training : Training
     seed : int
-        Decides the order of the windows.
+        Decides the order of the examples, and every other choice of chance.
     keep : callable
         Which of the slot's tensors are trained; all by default.
 
@@ -65,28 +70,51 @@ def train(
     Trained
     """
     parameters = attached.parameters(slot, keep)
-    optimizer = torch.optim.AdamW(parameters, lr=training.learning_rate, weight_decay=training.weight_decay, fused=True)
-    total = training.total_steps(len(windows))
-    attached.model.train()
+    optimizer = optimizer_for(parameters, training)
+    total = training.total_steps(len(examples))
+    objective = Objective(attached, slot, task, training)
     losses, tokens = [], 0
-    for step, (ids, labels) in zip(range(total), _endless(windows, training.batch, seed), strict=False):
-        for group in optimizer.param_groups:
-            group["lr"] = training.rate(step, total)
-        logits, targets = labelled_logits(attached.model, ids, labels)
-        loss = F.cross_entropy(logits, targets)
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, training.clip_norm)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        # Numbers, not tensors: tiny live tensors between large freed ones make the heap grow without end.
-        losses.append(float(loss.detach()))
-        tokens += len(targets)
-    attached.model.eval()
+    with _prepared(attached, training, seed):
+        for step, batch in zip(range(total), _endless(task, examples, training, seed), strict=False):
+            for group in optimizer.param_groups:
+                group["lr"] = training.rate(step, total)
+            entropy, count = objective.backward(batch)
+            nn.utils.clip_grad_norm_(parameters, training.clip_norm)
+            optimizer.step()
+            attached.after_step(slot, step + 1, total)
+            optimizer.zero_grad(set_to_none=True)
+            # Numbers, not tensors: tiny live tensors between large freed ones make the heap grow without end.
+            losses.append(entropy)
+            tokens += count
     return Trained(total, tokens, float(np.mean(losses)))
 
 
-def _endless(windows: Windows, size: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+@contextmanager
+def _prepared(attached: Attached, training: Training, seed: int) -> Iterator[None]:
+    """Seed what draws from torch's own generator, and switch checkpointing on and off again."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed % 2**63)
+        if not training.checkpointing:
+            yield
+            return
+        attached.model.gradient_checkpointing_enable({"use_reentrant": False})
+        # transformers checkpoints in training mode only; the base's dropouts are zero (see Attached).
+        attached.model.train()
+        try:
+            yield
+        finally:
+            attached.model.eval()
+            attached.model.gradient_checkpointing_disable()
+
+
+def _endless(task: Task[Any], examples: Encoded, training: Training, seed: int) -> Iterator[Batch]:
     """Shuffle anew for every pass, for ever."""
-    rng = stream(seed, "order")
+    order, chance = stream(seed, "order"), stream(seed, "augmentation")
+    tokenizer = task.base.tokenizer
+    blank = tokenizer.unk_token_id if tokenizer.unk_token_id is not None else tokenizer.pad_token_id or 0
     while True:
-        yield from batches(windows, rng.permutation(len(windows)), size)
+        for batch in task.batches(examples, order.permutation(len(examples)), training.batch):
+            if training.augmentation is None:
+                yield batch
+            else:
+                yield augment(batch, task.replaceable(batch), training.augmentation, int(blank), chance)

@@ -1,0 +1,110 @@
+"""Name the class of a text. Clients of several tasks can learn together: each sees its own task's classes alone.
+
+One head holds the classes of all tasks, one range of rows per task, and a client's logits are its range. That is the
+same as one head per task over a shared adapter (multi-task learning, Caruana 1997), as one tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fedpeft.base import Base
+from fedpeft.data.card import spread
+from fedpeft.data.examples import Examples, encode
+from fedpeft.data.labelled import LabelledFederation, split_of
+from fedpeft.tasks.task import Batch, Splits, Task
+
+
+class Classification(Task[Examples]):
+    """Text classification.
+
+    Parameters
+    ----------
+    base : Base
+        A sequence classifier with as many labels as the federation.
+    federation : LabelledFederation
+    length : int
+        Tokens that are read of a text.
+    max_examples : int, optional
+        Keep only the latest so many training examples of a client.
+    """
+
+    kind: ClassVar[str] = "classification"
+
+    def __init__(
+        self, base: Base, federation: LabelledFederation, length: int, max_examples: int | None = None
+    ) -> None:
+        super().__init__(base)
+        self.federation, self._length, self._max = federation, length, max_examples
+
+    @property
+    def name(self) -> str:
+        """The federation's name."""
+        return self.federation.name
+
+    def client_ids(self) -> Sequence[str]:
+        """Return the federation's clients."""
+        return self.federation.client_ids()
+
+    def describe(self, clients: Sequence[str]) -> dict[str, Any]:
+        """Count texts, words and classes."""
+        splits = [split_of(self.federation, client) for client in clients]
+        described: dict[str, Any] = {
+            "federation": self.name,
+            "clients": len(clients),
+            "classes": len(self.federation.labels()),
+            "split": "60 % train, 20 % validation, 20 % test of each client's texts",
+        }
+        for part in ("train", "validation", "test"):
+            own = [getattr(split, part) for split in splits]
+            described[part] = {
+                "messages": spread([len(texts) for texts in own]),
+                "words": spread([sum(len(e.text.split()) for e in texts) for texts in own]),
+                "classes": spread([len({e.label for e in texts}) for texts in own]),
+            }
+        return described
+
+    def splits(self, client: str) -> Splits[Examples]:
+        """Encode one client's examples."""
+        split = split_of(self.federation, client)
+        classes = self.federation.groups()[self.federation.group_of(client)]
+        parts = (split.train[-self._max :] if self._max else split.train, split.validation, split.test)
+        train, validation, test = (encode(part, self.base.tokenizer, self._length, classes) for part in parts)
+        return Splits(train, validation, test, sum(len(part) for part in (split.train, split.validation, split.test)))
+
+    def batches(self, examples: Examples, order: np.ndarray, size: int) -> Iterator[Batch]:
+        """Yield batches, each cut to its longest text; labels are (class, first, last) rows."""
+        for start in range(0, len(order), size):
+            rows = order[start : start + size]
+            length = max(1, int(examples.mask[rows].sum(axis=1).max()))
+            limits = np.tile([examples.first, examples.last], (len(rows), 1))
+            yield Batch(
+                torch.from_numpy(examples.ids[rows, :length].astype(np.int64)),
+                torch.from_numpy(np.column_stack([examples.classes[rows], limits]).astype(np.int64)),
+                torch.from_numpy(examples.mask[rows, :length].astype(np.int64)),
+            )
+
+    def order(self, examples: Examples) -> np.ndarray:
+        """Return the texts by length."""
+        return np.argsort(-examples.mask.sum(axis=1), kind="stable")
+
+    def predict(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the logits of the client's own classes, and the classes counted from the first of them."""
+        classifier: Any = model
+        logits = classifier(input_ids=batch.ids, attention_mask=batch.mask).logits.float()
+        first, last = (int(n) for n in batch.labels[0, 1:])
+        return logits[:, first:last], batch.labels[:, 0] - first
+
+    def replaceable(self, batch: Batch) -> Tensor:
+        """Return the words: not the mark at the start, nor the one at the end."""
+        assert batch.mask is not None  # noqa: S101 - batches() always gives one
+        free = batch.mask.bool().clone()
+        free[:, 0] = False
+        ends = batch.mask.sum(dim=1) - 1
+        free[torch.arange(len(ends)), ends] = False
+        return free

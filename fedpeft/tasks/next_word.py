@@ -1,0 +1,113 @@
+"""Predict the pieces that a person wrote, each from what came before it.
+
+In a chat only about half of the positions are labelled, and on small machines the vocabulary projection and its
+softmax are the largest tensors of all. So the decoder runs on every position and the head on the labelled ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fedpeft.base import Base
+from fedpeft.data import Client
+from fedpeft.data.card import card
+from fedpeft.data.federation import Federation
+from fedpeft.data.windows import IGNORED, Windows, windows
+from fedpeft.tasks.keystrokes import Keystrokes
+from fedpeft.tasks.task import Batch, Splits, Task
+
+
+class NextWord(Task[Windows]):
+    """Next-word prediction on each client's own messages.
+
+    Parameters
+    ----------
+    base : Base
+        A causal language model without logit scaling after its head.
+    federation : Federation
+    window : int
+        Tokens per window.
+    max_windows : int, optional
+        Keep only the latest so many training windows of a client.
+    """
+
+    kind: ClassVar[str] = "next_word"
+
+    def __init__(self, base: Base, federation: Federation, window: int, max_windows: int | None = None) -> None:
+        super().__init__(base)
+        self.federation, self._window, self._max = federation, window, max_windows
+
+    @property
+    def name(self) -> str:
+        """The federation's name."""
+        return self.federation.name
+
+    def client_ids(self) -> Sequence[str]:
+        """Return the federation's clients."""
+        return self.federation.client_ids()
+
+    def describe(self, clients: Sequence[str]) -> dict[str, Any]:
+        """Count messages and words."""
+        return card(self.federation, clients)
+
+    def splits(self, client: str) -> Splits[Windows]:
+        """Cut one client's conversations into windows."""
+        split = Client.of(self.federation, client).split
+        train, validation, test = (
+            windows(part, self.base.tokenizer, self._window) for part in (split.train, split.validation, split.test)
+        )
+        if self._max:
+            train = Windows(train.ids[-self._max :], train.labels[-self._max :])
+        messages = sum(len(e.mine()) for e in split.train + split.validation + split.test)
+        return Splits(train, validation, test, messages)
+
+    def batches(self, examples: Windows, order: np.ndarray, size: int) -> Iterator[Batch]:
+        """Yield batches, each cut to its last label: causal attention does not see what follows."""
+        for start in range(0, len(order), size):
+            rows = order[start : start + size]
+            ids, labels = examples.ids[rows], examples.labels[rows]
+            length = int(np.flatnonzero((labels != IGNORED).any(axis=0)).max(initial=1)) + 1
+            yield Batch(
+                torch.from_numpy(ids[:, :length].astype(np.int64)),
+                torch.from_numpy(labels[:, :length].astype(np.int64)),
+            )
+
+    def order(self, examples: Windows) -> np.ndarray:
+        """Return the windows by the place of their last label."""
+        if not len(examples):
+            return np.zeros(0, int)
+        return np.argsort(-(examples.labels != IGNORED).cumsum(axis=1).argmax(axis=1), kind="stable")
+
+    def features(self, model: nn.Module, batch: Batch) -> tuple[Tensor, nn.Module, Tensor]:
+        """Run the decoder and return the hidden states of the labelled positions."""
+        causal: Any = model
+        decoder = getattr(causal, causal.base_model_prefix)
+        hidden = decoder(input_ids=batch.ids, use_cache=False).last_hidden_state[:, :-1]
+        targets = batch.labels[:, 1:]
+        counted = targets != IGNORED
+        return hidden[counted], causal.get_output_embeddings(), targets[counted]
+
+    def predict(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return logits and targets of the labelled positions."""
+        hidden, head, targets = self.features(model, batch)
+        return head(hidden).float(), targets
+
+    def count(self, logits: Tensor, targets: Tensor) -> tuple[float, float]:
+        """Count keystrokes."""
+        return self._keystrokes.count(logits, targets)
+
+    def replaceable(self, batch: Batch) -> Tensor:
+        """Return the context: what is read but not predicted, and not the first mark."""
+        free = batch.labels == IGNORED
+        free[:, 0] = False
+        return free
+
+    @cached_property
+    def _keystrokes(self) -> Keystrokes:
+        return Keystrokes(self.base.tokenizer, int(self.base.model.config.vocab_size))

@@ -1,0 +1,124 @@
+"""The shape of a task: clients' examples, batches, and logits with their targets."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
+
+import numpy as np
+from torch import Tensor, nn
+
+from fedpeft.base import Base
+
+
+class Encoded(Protocol):
+    """One split of one client's examples, encoded for the base."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def tokens(self) -> int:
+        """How many predictions are scored: pieces of text, or labelled examples."""
+
+    def head(self, count: int) -> Self:
+        """Return the first ``count`` examples."""
+
+
+E = TypeVar("E", bound=Encoded)
+
+
+@dataclass(frozen=True, slots=True)
+class Splits(Generic[E]):
+    """One client's examples.
+
+    Parameters
+    ----------
+    train, validation, test : Encoded
+    messages : int
+        Messages or texts of the client's own, in all three.
+    """
+
+    train: E
+    validation: E
+    test: E
+    messages: int
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What a model is given at once.
+
+    Parameters
+    ----------
+    ids : Tensor of int64, shape (b, t)
+        Token ids, right-padded.
+    labels : Tensor of int64
+        As the task reads them.
+    mask : Tensor of int64, shape (b, t), optional
+        1 where there is text. Causal models need none: what follows cannot be seen.
+    """
+
+    ids: Tensor
+    labels: Tensor
+    mask: Tensor | None = None
+
+    def with_ids(self, ids: Tensor) -> Batch:
+        """Return the same batch with other token ids."""
+        return replace(self, ids=ids)
+
+
+class Task(ABC, Generic[E]):
+    """Examples and their scoring for one base and one set of clients.
+
+    Parameters
+    ----------
+    base : Base
+    """
+
+    kind: ClassVar[str]
+
+    def __init__(self, base: Base) -> None:
+        self.base = base
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What reports call the dataset."""
+
+    @abstractmethod
+    def client_ids(self) -> Sequence[str]:
+        """Return the clients' names in a fixed order."""
+
+    @abstractmethod
+    def describe(self, clients: Sequence[str]) -> dict[str, Any]:
+        """Return counts of the clients' data for the record: how much there is, never what."""
+
+    @abstractmethod
+    def splits(self, client: str) -> Splits[E]:
+        """Read and encode one client's examples."""
+
+    @abstractmethod
+    def batches(self, examples: E, order: np.ndarray, size: int) -> Iterator[Batch]:
+        """Yield batches of examples in the given order."""
+
+    @abstractmethod
+    def predict(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return logits (float32, shape (n, classes)) and targets (int64, shape (n,)) of a batch."""
+
+    @abstractmethod
+    def order(self, examples: E) -> np.ndarray:
+        """Return the order in which evaluation reads examples: longest first, so that batches waste no padding."""
+
+    def features(self, model: nn.Module, batch: Batch) -> tuple[Tensor, nn.Module, Tensor] | None:
+        """Return hidden states (n, d), the head that makes logits of them, and targets; None when they do not divide."""
+        return None
+
+    def count(self, logits: Tensor, targets: Tensor) -> tuple[float, float]:
+        """Return the keystrokes saved and those needed without suggestions; zero where nothing is typed."""
+        return 0.0, 0.0
+
+    def replaceable(self, batch: Batch) -> Tensor:
+        """Return which positions augmentation may change: text that is not itself a target; bool, shape (b, t)."""
+        return batch.mask.bool() if batch.mask is not None else batch.ids == batch.ids

@@ -1,0 +1,99 @@
+"""The loss of a batch: cross-entropy, in one piece or in chunks, and a teacher's word beside it.
+
+    L = (1 - w) CE(z, y) + w T² KL(softmax(z_teacher / T) || softmax(z / T)) + the method's penalty
+
+Chunked cross-entropy computes the logits of a few predictions at a time and again in the backward pass, so that
+the (predictions × vocabulary) matrix, the largest of all on a small machine, never exists.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from fedpeft.methods import Attached
+from fedpeft.tasks import Batch, Task
+from fedpeft.training.adversarial import Perturbed
+from fedpeft.training.config import Training
+from fedpeft.training.teacher import Teacher
+
+
+class Objective:
+    """What is minimised for one slot.
+
+    Parameters
+    ----------
+    attached : Attached
+    slot : str
+        Being trained; its method may add a penalty.
+    task : Task
+    training : Training
+    """
+
+    def __init__(self, attached: Attached, slot: str, task: Task[Any], training: Training) -> None:
+        self._attached, self._slot, self._task, self._training = attached, slot, task, training
+        self._teacher = Teacher(training.distillation, task) if training.distillation else None
+        self._embedding = Perturbed(attached.model.get_input_embeddings())
+
+    def backward(self, batch: Batch) -> tuple[float, int]:
+        """Add a batch's gradients to the trainables.
+
+        Returns
+        -------
+        entropy : float
+            Mean cross-entropy of the unchanged batch, in nats.
+        count : int
+            Predictions in it.
+        """
+        with torch.autocast("cpu", torch.bfloat16, enabled=self._training.autocast):
+            total, entropy, count = self._loss(batch)
+        total.backward()
+        wanted = self._training.adversarial
+        if wanted is not None:
+            shape = torch.Size([*batch.ids.shape, self._attached.model.config.hidden_size])
+            with self._embedding.hooked(), torch.autocast("cpu", torch.bfloat16, enabled=self._training.autocast):
+                worst = self._embedding.worst(lambda: self._loss(batch)[0], shape, wanted)
+            worst.backward()
+        return float(entropy.detach()), count
+
+    def _loss(self, batch: Batch) -> tuple[Tensor, Tensor, int]:
+        training, attached = self._training, self._attached
+        if training.chunk is not None:
+            entropy, count = _chunked(attached, self._task, batch, training.chunk)
+            total = entropy
+        else:
+            logits, targets = self._task.predict(attached.model, batch)
+            entropy, count = F.cross_entropy(logits, targets), len(targets)
+            total = entropy
+            if self._teacher is not None and training.distillation is not None:
+                part = training.distillation.weight
+                taught = divergence(logits, self._teacher.logits(attached, batch), training.distillation.temperature)
+                total = (1 - part) * entropy + part * taught
+        penalty = attached.penalty(self._slot)
+        return (total if penalty is None else total + penalty), entropy, count
+
+
+def divergence(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Return T² times the mean Kullback–Leibler divergence from the teacher's distribution to the student's."""
+    student = F.log_softmax(logits / temperature, dim=-1)
+    wanted = F.log_softmax(teacher / temperature, dim=-1)
+    return temperature**2 * F.kl_div(student, wanted, reduction="batchmean", log_target=True)
+
+
+def _chunked(attached: Attached, task: Task[Any], batch: Batch, size: int) -> tuple[Tensor, int]:
+    found = task.features(attached.model, batch)
+    assert found is not None  # noqa: S101 - the scenario refuses chunks for tasks without
+    hidden, head, targets = found
+    pieces = [
+        checkpoint(_sum, hidden[i : i + size], head, targets[i : i + size], use_reentrant=False)
+        for i in range(0, len(targets), size)
+    ]
+    return torch.stack(pieces).sum() / len(targets), len(targets)
+
+
+def _sum(hidden: Tensor, head: nn.Module, targets: Tensor) -> Tensor:
+    return F.cross_entropy(head(hidden).float(), targets, reduction="sum")

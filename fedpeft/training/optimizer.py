@@ -1,0 +1,27 @@
+"""The local optimizers."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import nn
+
+from fedpeft.training.config import Training
+
+
+def optimizer_for(parameters: list[nn.Parameter], training: Training) -> torch.optim.Optimizer:
+    """Return AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101) over parameters, its state in 32 or 8 bits."""
+    if training.optimizer == "adamw8bit":
+        from bitsandbytes.optim.adamw import AdamW8bit
+
+        # By default bitsandbytes keeps small tensors in 32 bits, which would be every factor of an adapter.
+        chosen = AdamW8bit(
+            parameters, lr=training.learning_rate, weight_decay=training.weight_decay, min_8bit_size=_BLOCK
+        )
+        return cast(torch.optim.Optimizer, chosen)
+    return torch.optim.AdamW(parameters, lr=training.learning_rate, weight_decay=training.weight_decay, fused=True)
+
+
+# bitsandbytes scales its 8-bit state by blocks of 256; below that nothing is saved.
+_BLOCK = 256

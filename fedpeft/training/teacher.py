@@ -1,0 +1,52 @@
+"""Whose distribution a student learns: the bare base, or another and usually larger one with the same pieces."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fedpeft.base import load_base
+from fedpeft.errors import ScenarioError
+from fedpeft.methods import Attached
+from fedpeft.tasks import Batch, Task
+from fedpeft.training.config import Distillation
+
+
+class Teacher:
+    """A frozen model that answers with logits.
+
+    Parameters
+    ----------
+    wanted : Distillation
+    task : Task
+        The student's; the teacher reads the same batches.
+
+    Raises
+    ------
+    ScenarioError
+        When the teacher's classes or pieces are not the student's.
+    """
+
+    def __init__(self, wanted: Distillation, task: Task[Any]) -> None:
+        self._task = task
+        self._model = None
+        if wanted.teacher:
+            base = load_base(wanted.teacher, str(task.base.dtype).removeprefix("torch."))
+            if base.tokenizer.get_vocab() != task.base.tokenizer.get_vocab():
+                raise ScenarioError(
+                    "training.distillation.teacher", wanted.teacher, f"a base with the pieces of {task.base.name}"
+                )
+            self._model = base.model
+
+    @torch.no_grad()
+    def logits(self, student: Attached, batch: Batch) -> Tensor:
+        """Return the teacher's logits on a batch, shape (n, classes)."""
+        if self._model is not None:
+            return self._task.predict(self._model, batch)[0]
+        active = student.active
+        student.activate()
+        logits, _ = self._task.predict(student.model, batch)
+        student.activate(*active)
+        return logits
