@@ -10,14 +10,22 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import save
 from safetensors.torch import load_file
 
+from fedpeft.adapters.layout import (
+    CONFIG,
+    DENSE,
+    WEIGHTS,
+    config_bytes,
+    encode,
+    encoded_bytes,
+    form_of,
+    metadata_of,
+    write_folder,
+)
 from fedpeft.adapters.schema import Schema, Vector
 from fedpeft.errors import AdapterError
-from fedpeft.files import private_folder, write_private
 
-WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 _FINGERPRINT = "fedpeft_base_fingerprint"
 
 
@@ -51,6 +59,12 @@ class Adapter:
         """Bytes of the float32 tensors."""
         return int(self.vector.nbytes)
 
+    @property
+    def file_bytes(self) -> int:
+        """Bytes of the folder's two files, before they are written."""
+        shapes = {name: ("F32", shape) for name, shape in self.schema.shapes}
+        return encoded_bytes(shapes, stamp(self.base, self.schema)) + len(config_bytes(self.config))
+
     def require_base(self, fingerprint: str) -> None:
         """Refuse to be used on another base.
 
@@ -69,16 +83,11 @@ class Adapter:
 
     def save(self, folder: Path) -> None:
         """Write ``adapter_model.safetensors`` and ``adapter_config.json``, readable by the owner only."""
-        private_folder(folder)
-        # One metadata entry: safetensors writes several in no fixed order, and equal adapters shall be equal files.
-        tensors = {name: np.ascontiguousarray(t) for name, t in self.tensors().items()}
-        stamp = f"{self.base}:{self.schema.context}" if self.schema.context else self.base
-        write_private(folder / WEIGHTS, save(tensors, {_FINGERPRINT: stamp}))
-        write_private(folder / CONFIG, json.dumps(dict(self.config), indent=2, sort_keys=True).encode())
+        write_folder(folder, DENSE, encode(self.tensors(), stamp(self.base, self.schema)), self.config)
 
     @classmethod
     def load(cls, folder: Path, base: str | None = None) -> Adapter:
-        """Read an adapter that fedpeft or peft saved.
+        """Read an adapter that fedpeft or peft saved, in whichever form.
 
         Parameters
         ----------
@@ -91,15 +100,18 @@ class Adapter:
         AdapterError
             When files are missing or damaged, or the base is unknown or another.
         """
+        config = read_config(folder)
+        if form_of(folder) != DENSE:
+            from fedpeft.adapters.forms import open_packed
+
+            return open_packed(folder, base).dense()
+        path = folder / WEIGHTS[DENSE]
         try:
-            config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
             # Through torch, because numpy has no bfloat16 and peft saves what it trained.
-            tensors = {name: t.float().numpy() for name, t in load_file(folder / WEIGHTS).items()}
-            recorded, _, context = _metadata(folder / WEIGHTS).get(_FINGERPRINT, "").partition(":")
+            tensors = {name: t.float().numpy() for name, t in load_file(path).items()}
+            recorded, context = unstamp(metadata_of(path))
         except (OSError, ValueError, SafetensorError) as error:
-            raise AdapterError(f"adapter folder {folder}", str(error), f"readable {CONFIG} and {WEIGHTS}") from error
-        if not isinstance(config, dict):
-            raise AdapterError(f"adapter folder {folder}", config, f"a JSON object in {CONFIG}")
+            raise AdapterError(f"adapter folder {folder}", str(error), f"readable {CONFIG} and {path.name}") from error
         if not (recorded or base):
             raise AdapterError(f"adapter folder {folder}", "no base fingerprint", "one", "name the base")
         schema = Schema.of({name: t.shape for name, t in tensors.items()}, context)
@@ -111,9 +123,29 @@ class Adapter:
         return adapter
 
 
-def _metadata(path: Path) -> dict[str, str]:
-    """Read the string map in a safetensors header, which the numpy reader does not return."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length))
-    return dict(header.get("__metadata__", {}))
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read a folder's ``adapter_config.json``.
+
+    Raises
+    ------
+    AdapterError
+        When it is missing or no JSON object.
+    """
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise AdapterError(f"adapter folder {folder}", str(error), f"a readable {CONFIG}") from error
+    if not isinstance(config, dict):
+        raise AdapterError(f"adapter folder {folder}", config, f"a JSON object in {CONFIG}")
+    return config
+
+
+def stamp(base: str, schema: Schema) -> dict[str, str]:
+    """Return the header entry that binds a weight file to its base and its frozen context."""
+    return {_FINGERPRINT: f"{base}:{schema.context}" if schema.context else base}
+
+
+def unstamp(metadata: Mapping[str, str]) -> tuple[str, str]:
+    """Return base and context from a weight file's header; empty where it names none."""
+    base, _, context = metadata.get(_FINGERPRINT, "").partition(":")
+    return base, context

@@ -1,33 +1,22 @@
-"""The builtin base in float32 with two adapters attached, and adapters made of random numbers."""
+"""Adapters of random numbers on a tiny Llama."""
 
-import numpy as np
 import pytest
+from peft import LoraConfig
 
 from fedpeft.adapters import Adapter
-from fedpeft.base import load_base
-from fedpeft.methods import Attached
-from fedpeft.methods.attached import PRIVATE, SHARED
-from fedpeft.methods.lora import Lora
+
+from .models import saved
 
 
 @pytest.fixture(scope="session")
-def attached() -> Attached:
-    """Return the base with a shared adapter of rank 4 and a private one of rank 2, rslora."""
-    return Attached(load_base("keyboard", "float32"), Lora(rank=4, alpha=8.0), Lora(rank=2, alpha=3.0, rslora=True), 0)
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Adapter:
+    """Return a LoRA of rank 4 in which no tensor is zero."""
+    config = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM")
+    return saved(config, tmp_path_factory.mktemp("shared"), 1)[0]
 
 
 @pytest.fixture(scope="session")
-def shared(attached: Attached) -> Adapter:
-    """Return a shared adapter in which no tensor is zero."""
-    return _random(attached, SHARED, 1)
-
-
-@pytest.fixture(scope="session")
-def private(attached: Attached) -> Adapter:
-    """Return a private adapter in which no tensor is zero."""
-    return _random(attached, PRIVATE, 2)
-
-
-def _random(attached: Attached, slot: str, seed: int) -> Adapter:
-    vector = np.random.default_rng(seed).normal(0.0, 0.05, attached.schemas[slot].size).astype(np.float32)
-    return attached.adapter(slot, vector)
+def private(tmp_path_factory: pytest.TempPathFactory) -> Adapter:
+    """Return a rank-stabilized LoRA of rank 2 in which no tensor is zero."""
+    config = LoraConfig(r=2, lora_alpha=3, use_rslora=True, target_modules="all-linear", task_type="CAUSAL_LM")
+    return saved(config, tmp_path_factory.mktemp("private"), 2)[0]

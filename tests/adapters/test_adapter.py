@@ -8,8 +8,11 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from fedpeft.adapters import Adapter, Schema
-from fedpeft.adapters.adapter import CONFIG, WEIGHTS
+from fedpeft.adapters.layout import CONFIG, DENSE
+from fedpeft.adapters.layout import WEIGHTS as FORMS
 from fedpeft.errors import AdapterError
+
+WEIGHTS = FORMS[DENSE]
 
 
 def rewritten(folder, name, change):
@@ -107,3 +110,17 @@ def test_an_adapter_that_names_no_base_needs_to_be_told(shared, saved):
     with pytest.raises(AdapterError, match="found 'no base fingerprint', expected one; name the base"):
         Adapter.load(saved)
     assert Adapter.load(saved, shared.base).base == shared.base
+
+
+def test_the_size_on_disk_is_known_before_it_is_written(shared, private, tmp_path):
+    for number, adapter in enumerate((shared, private, Adapter(Schema.of({}), np.zeros(0, np.float32), {}, "c" * 64))):
+        adapter.save(tmp_path / str(number))
+        assert sum(path.stat().st_size for path in (tmp_path / str(number)).iterdir()) == adapter.file_bytes
+
+
+def test_the_frozen_context_is_kept(shared, tmp_path):
+    bound = Adapter(Schema(shared.schema.shapes, "c" * 64), shared.vector, shared.config, shared.base)
+    bound.save(tmp_path / "bound")
+    loaded = Adapter.load(tmp_path / "bound", shared.base)
+    assert (loaded.base, loaded.schema.context) == (shared.base, "c" * 64)
+    assert loaded.schema.digest == bound.schema.digest != shared.schema.digest

@@ -102,3 +102,10 @@ def test_tensors_of_another_schema_are_refused_by_name(given_, message):
 def test_a_vector_of_another_length_is_refused(shape):
     with pytest.raises(AdapterError, match=r"adapter vector shape: found .* expected \(4,\)"):
         Schema.of({"a": (2,), "b": (1, 2)}).unflatten(np.zeros(shape, np.float32))
+
+
+def test_equal_shapes_over_another_frozen_context_are_another_schema():
+    plain, bound = Schema.of({"a": (2,)}), Schema.of({"a": (2,)}, "c" * 64)
+    assert plain != bound
+    assert len({plain.digest, bound.digest, Schema.of({"a": (2,)}, "d" * 64).digest}) == 3
+    assert Schema.of({"a": (2,)}, "").digest == plain.digest

@@ -55,7 +55,7 @@ def test_the_mean_of_a_sum_is_numpys_weighted_average(clients, seed):
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_what_is_not_finite_must_never_be_sent(bad):
     fine = np.zeros(3, np.float32)
-    with pytest.raises(ProtocolError, match=r"update: found 'NaN or infinity', .*lower the learning rate"):
+    with pytest.raises(ProtocolError, match=r"update: found 'NaN or infinity', .*lower .*learning.rate"):
         Update.weighted(np.array([0.0, bad, 0.0], np.float32), 1.0, {})
     with pytest.raises(ProtocolError, match="NaN or infinity"):
         Update.weighted(fine, 1.0, {"loss": bad})
