@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers.utils import logging as transformers_logging
 
 from fedpeft.base.tokenizer import train_tokenizer
 from fedpeft.data.keyboard import Turn, perspective, public_conversations
@@ -28,6 +30,7 @@ from fedpeft.data.messages import Excerpt
 from fedpeft.data.windows import Marks, pieces
 
 Rows = NDArray[np.int64]
+_CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,33 @@ class Progress:
     public_perplexity: float
 
 
+@contextmanager
+def deterministic() -> Iterator[None]:
+    """Have torch compute the same bits every time, or refuse; afterwards all is as it was."""
+    mode, cublas = torch.get_deterministic_debug_mode(), os.environ.get(_CUBLAS)
+    os.environ.setdefault(_CUBLAS, ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.set_deterministic_debug_mode(mode)
+        if cublas is None:
+            os.environ.pop(_CUBLAS, None)
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """Keep transformers from drawing progress bars; afterwards it may again if it might before."""
+    before = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if before:
+            transformers_logging.enable_progress_bar()
+
+
+@deterministic()
 def pretrain(
     config: PretrainConfig,
     out: Path,
@@ -81,8 +111,6 @@ def pretrain(
     limit : int, optional
         Use only the first so many public conversations (for a quick trial).
     """
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True)
     torch.manual_seed(config.seed)
     rng = np.random.default_rng(config.seed)
     public = public_conversations()[:limit]
@@ -123,7 +151,8 @@ def pretrain(
     for handle in dropouts:
         handle.remove()
     out.mkdir(parents=True, exist_ok=True)
-    model.cpu().bfloat16().save_pretrained(out)
+    with silent():
+        model.cpu().bfloat16().save_pretrained(out)
     tokenizer.save_pretrained(out)
 
 

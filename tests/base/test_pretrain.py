@@ -2,17 +2,21 @@
 
 import json
 import math
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import utils as hub
+from torch import are_deterministic_algorithms_enabled as is_deterministic
+from transformers.utils import logging as transformers_logging
 
 import fedpeft.base.pretrain as module
 from fedpeft.base import load_base
 from fedpeft.base.card import write_card
 from fedpeft.base.fingerprint import fingerprint
-from fedpeft.base.pretrain import PretrainConfig, Progress, pretrain
+from fedpeft.base.pretrain import PretrainConfig, Progress, deterministic, pretrain, silent
 from fedpeft.data import keyboard
 
 TINY = PretrainConfig(
@@ -21,12 +25,17 @@ TINY = PretrainConfig(
 FILES = ("model.safetensors", "tokenizer.json", "tokenizer_config.json", "config.json")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _as_before():
-    """Undo what pretraining sets for the whole process."""
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    yield
-    torch.use_deterministic_algorithms(deterministic)
+STATE = (
+    torch.get_deterministic_debug_mode,
+    transformers_logging.is_progress_bar_enabled,
+    hub.are_progress_bars_disabled,
+    lambda: os.environ.get("CUBLAS_WORKSPACE_CONFIG"),
+)
+"""What pretraining sets for the whole process while it works."""
+
+
+def state() -> list[object]:
+    return [read() for read in STATE]
 
 
 def made(out: Path, config: PretrainConfig = TINY) -> tuple[dict[str, bytes], list[Progress]]:
@@ -58,6 +67,46 @@ def test_the_result_is_a_base_in_bfloat16(first):
     assert base.dtype == torch.bfloat16
     assert base.folder == first[0]
     assert base.model.config.vocab_size == len(base.tokenizer) == 300
+
+
+@pytest.mark.parametrize("mode", ["default", "warn", "error"])
+@pytest.mark.parametrize("cublas", [None, ":16:8"])
+@pytest.mark.parametrize("inner", [deterministic, silent])
+def test_the_process_is_left_as_it_was_found_after_success_and_failure(inner, mode, cublas, monkeypatch):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", cublas or "")
+    if cublas is None:
+        monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    before = torch.get_deterministic_debug_mode()
+    torch.set_deterministic_debug_mode(mode)
+    try:
+        found = state()
+        with inner():
+            if inner is deterministic:
+                assert torch.get_deterministic_debug_mode() == 2
+                assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == (cublas or ":4096:8")
+            else:
+                assert not transformers_logging.is_progress_bar_enabled()
+        assert state() == found
+        with pytest.raises(KeyboardInterrupt), inner():
+            raise KeyboardInterrupt
+        assert state() == found
+    finally:
+        torch.set_deterministic_debug_mode(before)
+
+
+def test_pretraining_says_nothing_but_to_its_listener_and_leaves_the_process_as_it_was(tmp_path, capfd):
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.enable_progress_bar()  # other tests load bases, which ends all bars
+    try:
+        found = state()
+        deterministic_within: list[bool] = []
+        pretrain(TINY, tmp_path, listen=lambda _: deterministic_within.append(is_deterministic()), limit=50)
+        assert deterministic_within == [True]
+        assert state() == found
+        assert capfd.readouterr() == ("", "")
+    finally:
+        if not bars:
+            transformers_logging.disable_progress_bar()
 
 
 def test_a_listener_hears_of_every_epoch(tmp_path):
