@@ -8,12 +8,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from fedpeft.errors import ScenarioError
 from fedpeft.methods.method import first_complaint
 from fedpeft.scenario.model import Scenario
 from fedpeft.scenario.validate import validate
+
+# Fields of which a scenario means one: an override of the first takes the second out.
+_INSTEAD = {("training", "steps"): "epochs", ("training", "epochs"): "steps", ("seed",): "seeds"}
 
 
 def load_scenario(path: Path | str, overrides: Iterable[str] = ()) -> Scenario:
@@ -24,7 +27,9 @@ def load_scenario(path: Path | str, overrides: Iterable[str] = ()) -> Scenario:
     path : Path or str
         A ``.toml`` file, or the ``scenario.json`` of a run.
     overrides : iterable of str
-        ``"table.key=value"``, the value in TOML; a bare word is taken as a string.
+        ``"table.key=value"``, the value in TOML; a bare word is taken as a string. A table that the file lacks is
+        the default one but for this key. A length of a training takes the place of its other length, and ``seed``
+        that of ``seeds``, unless both are overridden.
 
     Returns
     -------
@@ -58,8 +63,9 @@ def parse_scenario(tables: dict[str, Any], overrides: Iterable[str] = ()) -> Sce
     if not isinstance(tables, dict):
         raise ScenarioError("scenario", tables, "tables")
     tables = json.loads(json.dumps(tables, default=str))
+    given: set[tuple[str, ...]] = set()
     for override in overrides:
-        _apply(tables, override)
+        given.add(_apply(tables, override, given))
     try:
         scenario = Scenario(**tables)
     except ValidationError as error:
@@ -68,9 +74,10 @@ def parse_scenario(tables: dict[str, Any], overrides: Iterable[str] = ()) -> Sce
     return scenario
 
 
-def _apply(tables: dict[str, Any], override: str) -> None:
+def _apply(tables: dict[str, Any], override: str, given: set[tuple[str, ...]]) -> tuple[str, ...]:
+    """Change one field, take out what it stands instead of unless that was given too, and return its path."""
     key, equals, value = override.partition("=")
-    path = key.strip().split(".")
+    path = tuple(key.strip().split("."))
     if not equals or not all(path):
         raise ScenarioError("--set", override, "table.key=value", "for example --set federation.rounds=3")
     try:
@@ -78,11 +85,27 @@ def _apply(tables: dict[str, Any], override: str) -> None:
     except tomllib.TOMLDecodeError:
         parsed = value.strip()
     table = tables
-    for part in path[:-1]:
-        table = table.setdefault(part, {})
+    for depth, part in enumerate(path[:-1], 1):
+        if table.get(part) is None:
+            table[part] = _default(path[:depth])
+        table = table[part]
         if not isinstance(table, dict):
             raise ScenarioError("--set", override, f"{part} to be a table")
     table[path[-1]] = parsed
+    other = _INSTEAD.get(path[-2:])
+    if other and (*path[:-1], other) not in given:
+        table.pop(other, None)
+    return path
+
+
+def _default(path: tuple[str, ...]) -> dict[str, Any]:
+    """Return what stands in a table when the file lacks it, such as ``steps`` in ``training``."""
+    table: object = Scenario(name="default")
+    for part in path:
+        table = dict(table).get(part) if isinstance(table, BaseModel | dict) else None
+    if isinstance(table, BaseModel):
+        return table.model_dump(mode="json", exclude_unset=True)
+    return dict(table) if isinstance(table, dict) else {}
 
 
 def _siblings(path: Path) -> str:

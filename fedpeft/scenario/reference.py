@@ -14,8 +14,9 @@ _HEAD = """\
 # The scenario file
 
 One TOML file names everything that decides a run's numbers. Unknown keys, wrong types and combinations that cannot work
-are refused with one line. `fedpeft simulate FILE --set table.key=value` changes a field. This page is written from the
-code by `python -m fedpeft.scenario.reference`.
+are refused with one line. `fedpeft simulate FILE --set table.key=value` changes a field; where a file means one of two,
+`steps` or `epochs`, `seed` or `seeds`, the one that is set stays. This page is written from the code by
+`python -m fedpeft.scenario.reference`.
 """
 
 

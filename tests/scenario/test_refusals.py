@@ -186,6 +186,14 @@ def test_an_override_that_cannot_be_used_is_refused(override, message):
     assert refused(scenario(), override).startswith(message)
 
 
+@pytest.mark.parametrize("table", ["training", "personalization.training"])
+def test_two_lengths_of_one_training_are_refused_when_both_are_overridden(table):
+    for lengths in (["steps=5", "epochs=1"], ["epochs=1", "steps=5"]):
+        message = refused(scenario(), *(f"{table}.{length}" for length in lengths))
+        assert message.startswith(f"{table}: found ")
+        assert "expected exactly one of steps and epochs" in message
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

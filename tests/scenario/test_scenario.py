@@ -2,8 +2,10 @@
 
 import json
 import tomllib
+from collections.abc import Iterable
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -13,6 +15,7 @@ from fedpeft.adapters.algebra import lora_scaling
 from fedpeft.federation.folder import to_toml
 from fedpeft.methods.lora import Lora
 from fedpeft.scenario import Scenario, load_scenario, parse_scenario
+from fedpeft.training import Training
 
 SIMULATIONS = Path(__file__).resolve().parents[2] / "simulations"
 NAME = {"name": "trial"}
@@ -101,6 +104,44 @@ def test_an_override_changes_one_field(override, found):
     assert tables == FULL  # what was given is left as it was
 
 
+def length(training: Training) -> tuple[int | None, float | None]:
+    return training.steps, training.epochs
+
+
+@pytest.mark.parametrize("path", [("training",), ("personalization", "training")], ids=".".join)
+@pytest.mark.parametrize("written", [None, {"steps": 10}, {"epochs": 2.0}, {"steps": None, "epochs": 2.0}], ids=str)
+@pytest.mark.parametrize(("key", "found"), [("steps=5", (5, None)), ("epochs=0.5", (None, 0.5)), ("max_steps=9", None)])
+def test_an_overridden_length_takes_the_place_of_the_files_or_the_default_one(path, written, key, found):
+    tables = {**NAME, "channel": {"range": 0.1}}
+    if written is not None:
+        tables |= {path[0]: written if len(path) == 1 else {path[1]: written}}
+    before, after = (at(parse_scenario(tables, o), path) for o in ([], [f"{'.'.join(path)}.{key}"]))
+    assert length(after) == (found or length(before))
+
+
+@pytest.mark.parametrize(
+    "overrides", [["training.steps=5", "training.steps=6"], ["training.epochs=1", "training={steps=6}"]]
+)
+def test_of_several_lengths_the_last_override_wins_when_it_replaces_the_others(overrides):
+    assert length(parse_scenario(FULL, overrides).training) == (6, None)
+
+
+@pytest.mark.parametrize(
+    "override", ["training.batch=3", "personalization.training.batch=3", "personalization.rank=3", "method.rank=3"]
+)
+def test_an_override_in_a_table_that_the_file_lacks_changes_only_its_field_of_the_default(override):
+    *path, key = override.partition("=")[0].split(".")
+    before, after = (at(parse_scenario(NAME, overrides), path) for overrides in ([], [override]))
+    assert dict(after) == {**dict(before), key: 3}
+    assert dict(before).get(key) != 3
+
+
+def test_an_overridden_seed_takes_the_place_of_the_files_seeds():
+    study = {**FULL, "seeds": [0, 1]}
+    assert parse_scenario(study, ["seed=7"]) == parse_scenario(FULL, ["seed=7"])
+    assert parse_scenario(study, ["seeds=[7]"]).seeds == [7]
+
+
 def test_the_last_override_wins():
     assert parse_scenario(NAME, ["federation.rounds=3", "federation.rounds=4"]).federation.rounds == 4
 
@@ -146,6 +187,14 @@ LOOKS = [
     "samples.tokens=3",
 ]
 FULL = {**NAME, "method": {"name": "lora"}, "training": {"steps": 10}, "personalization": {"training": {"steps": 60}}}
+
+
+def at(scenario: Scenario, path: Iterable[str]) -> Any:
+    """Return the table at a path."""
+    table: Any = scenario
+    for part in path:
+        table = getattr(table, part)
+    return table
 
 
 def test_the_digest_changes_with_every_field_that_decides_a_number():
