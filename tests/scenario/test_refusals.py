@@ -34,7 +34,7 @@ def scenario(**tables) -> dict[str, object]:
         ),
         (
             {"federation": {"partition": "xyz"}},
-            "federation.partition: found 'xyz', expected a known name; known: all, alternate, ffa",
+            "federation.partition: found 'xyz', expected a known name; known: all, alternate, fedsa, ffa",
         ),
         ({"channel": {"name": "plane"}}, "channel.name: found 'plane', expected a known name; did you mean 'plain'?"),
         (
@@ -216,7 +216,7 @@ def test_a_missing_file_lists_its_neighbours_or_the_simulations(tmp_path, reposi
     with pytest.raises(ScenarioError, match=r"found '.*/mien\.toml', expected a readable TOML file; .*mine\.toml"):
         load_scenario(tmp_path / "mien.toml")
     monkeypatch.chdir(repository)
-    with pytest.raises(ScenarioError, match=r"scenarios there: .*simulations/keyboard\.toml, simulations/smoke\.toml"):
+    with pytest.raises(ScenarioError, match=r"scenarios there: .*simulations/keyboard\.toml.* simulations/smoke\.toml"):
         load_scenario(tmp_path / "nowhere" / "mine.toml")
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
