@@ -57,9 +57,11 @@ class Attached:
             known = ", ".join(sorted(method.tasks))
             raise ScenarioError("method.name", method.name, f"a method for {self.task} models", f"it is for {known}")
         for module in self.model.modules():
+            # A frozen base that drops at random would give every engine other numbers.
             if isinstance(module, nn.Dropout):
-                # A frozen base that drops at random would give every engine other numbers.
                 module.p = 0.0
+            if isinstance(getattr(module, "attention_dropout", None), float):
+                module.attention_dropout = 0.0  # type: ignore[assignment]  # Llama's kin keep a number
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self._slots = {slot: chosen.attach(self.model, slot) for slot, chosen in self.methods.items()}

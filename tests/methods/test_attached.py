@@ -3,16 +3,22 @@
 import numpy as np
 import pytest
 import torch
+from peft import PeftModel
+from transformers import LlamaForCausalLM
 
 from fedpeft.adapters import Adapter
 from fedpeft.adapters.algebra import cat
 from fedpeft.base import load_base
+from fedpeft.data import load_federation
 from fedpeft.data.windows import IGNORED, Windows
 from fedpeft.errors import FedpeftError
 from fedpeft.methods import Attached
 from fedpeft.methods.attached import PRIVATE, SHARED
 from fedpeft.methods.lora import Lora
+from fedpeft.tasks.next_word import NextWord
 from fedpeft.training import Training, train
+
+from .tiny import LABELS, base_of, batch, bert, llama
 
 SLOTS = pytest.mark.parametrize("slot", [SHARED, PRIVATE])
 MATRICES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -156,8 +162,9 @@ def test_training_either_slot_leaves_the_base_bit_for_bit(attach, dtype):
     before = {n: p.detach().clone() for n, p in made.model.named_parameters() if "lora_" not in n}
     assert sum(p.numel() for p in before.values()) == load_base("keyboard").parameters
     made.activate(SHARED, PRIVATE)
+    task = NextWord(made.base, load_federation("keyboard"), 16)
     for slot in (SHARED, PRIVATE):
-        train(made, slot, own_text(), Training(steps=2, learning_rate=0.05), seed=0)
+        train(made, slot, task, own_text(), Training(steps=2, learning_rate=0.05), seed=0)
         assert not np.array_equal(made.read(slot), made.initial[slot])
     after = dict(made.model.named_parameters())
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
@@ -198,3 +205,72 @@ def test_modules_that_cannot_be_adapted_are_refused_by_name(attach, targets):
     method = Lora(rank=2, targets=targets)
     with pytest.raises(FedpeftError, match="targets"):
         attach(method, method)
+
+
+def test_the_model_is_still_transformers_own_and_its_dropouts_are_off():
+    """Gradient checkpointing needs training mode; a base that drops at random would give every engine other numbers."""
+    model = llama()
+    for layer in model.model.layers:
+        layer.self_attn.attention_dropout = 0.5
+    made = Attached(base_of(model), Lora(rank=2), Lora(rank=1), seed=0)
+    assert type(made.model) is LlamaForCausalLM
+    ids = batch("llama")["input_ids"]
+    with torch.no_grad():
+        quiet = made.model(input_ids=ids).logits
+        made.model.train()
+        assert torch.equal(made.model(input_ids=ids).logits, quiet)
+
+
+class TestUnderAHead:
+    """A classifier's head is trained with the shared slot, and is no adapter's business otherwise."""
+
+    @pytest.fixture
+    def made(self) -> Attached:
+        return Attached(base_of(bert()), Lora(rank=2), Lora(rank=1), seed=0)
+
+    def test_the_shared_slot_holds_it_and_the_private_one_does_not(self, made):
+        names = {slot: [n for n in schema.names() if "lora_" not in n] for slot, schema in made.schemas.items()}
+        head = ["base_model.model.classifier.bias", "base_model.model.classifier.weight"]
+        assert names == {SHARED: head, PRIVATE: []}
+        assert dict(made.schemas[SHARED].shapes)[head[1]] == (LABELS, 64)
+        assert made.config(SHARED)["modules_to_save"] == ["classifier"]
+        assert not made.config(PRIVATE)["modules_to_save"]
+        assert made.config(SHARED)["task_type"] == made.config(PRIVATE)["task_type"] == "SEQ_CLS"
+
+    def test_it_starts_as_the_base_has_it_and_the_bare_base_keeps_that(self, made):
+        inputs = {k: v for k, v in batch("bert").items() if k != "labels"}
+
+        def classify() -> torch.Tensor:
+            with torch.no_grad():
+                return made.model(**inputs).logits
+
+        with torch.no_grad():
+            bare = bert()(**inputs).logits
+        assert torch.equal(classify(), bare)
+        moved = random(made, SHARED)
+        made.write(SHARED, moved)
+        trained = classify()
+        assert not torch.equal(trained, bare)
+        made.activate()
+        assert torch.equal(classify(), bare)
+        assert np.array_equal(made.read(SHARED), moved)
+        made.write(SHARED, 2 * moved)  # also while it is switched off
+        assert torch.equal(classify(), bare)
+        made.write(SHARED, moved)
+        made.activate(SHARED)
+        assert torch.equal(classify(), trained)
+
+    def test_it_is_trained_with_the_shared_slot_alone(self, made):
+        head = {id(p) for n, p in made.model.named_parameters() if n.startswith("classifier.")}
+        assert head < {id(p) for p in made.parameters(SHARED)}
+        assert not head & {id(p) for p in made.parameters(PRIVATE)}
+        assert not any(p.requires_grad for n, p in made.model.named_parameters() if n.startswith("classifier."))
+
+    def test_peft_opens_adapter_and_head_together(self, made, tmp_path):
+        moved = made.initial[SHARED] + random(made, SHARED)
+        made.write(SHARED, moved)
+        made.adapter(SHARED, moved).save(tmp_path)
+        inputs = {k: v for k, v in batch("bert").items() if k != "labels"}
+        with torch.no_grad():
+            opened = PeftModel.from_pretrained(bert(), tmp_path).eval()(**inputs).logits
+            torch.testing.assert_close(opened, made.model(**inputs).logits, atol=1e-6, rtol=0)

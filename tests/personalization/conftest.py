@@ -9,7 +9,7 @@ from fedpeft.data.windows import Windows, windows
 from fedpeft.methods import Attached
 from fedpeft.methods.attached import PRIVATE, SHARED
 from fedpeft.methods.lora import Lora
-from fedpeft.training.keystrokes import Keystrokes
+from fedpeft.tasks.keystrokes import Keystrokes
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
-from fedpeft.training.keystrokes import Keystrokes
+from fedpeft.tasks.keystrokes import Keystrokes
 
 
 def typed_out(pieces: list[str], logits: np.ndarray, targets: list[int]) -> tuple[int, int]:
