@@ -15,11 +15,15 @@ from pydantic import Field
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from fedpeft.adapters.schema import Schema, Vector
+from fedpeft.errors import ScenarioError
 from fedpeft.methods.attachment import Attachment
 from fedpeft.methods.hooks import Hooked, Placed
 from fedpeft.methods.layout import Layout, layout
 from fedpeft.methods.method import Algebra, Method
+from fedpeft.methods.shares import outer_share
 
+Activation = Literal["relu", "gelu", "silu"]
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
 
 
@@ -55,7 +59,7 @@ class BottleneckMethod(Method):
     mergeable: ClassVar[bool] = False
 
     size: int = Field(16, ge=1, le=4096, description="Width m of the bottleneck.")
-    activation: Literal["relu", "gelu", "silu"] = Field("relu", description="Nonlinearity f.")
+    activation: Activation = Field("relu", description="Nonlinearity f.")
 
     @abstractmethod
     def places(self, found: Layout) -> Iterator[Placed]:
@@ -63,4 +67,31 @@ class BottleneckMethod(Method):
 
     def attach(self, model: PreTrainedModel, slot: str) -> Attachment:
         """Hang the adapters onto the model."""
-        return Hooked(list(self.places(layout(model))), self.saved())
+        found = layout(model)
+        require_size(found, self.size)
+        return Hooked(list(self.places(found)), self.saved())
+
+    def private(self, rank: int) -> Method | None:
+        """Return the same with a bottleneck of its own width, after or beside the shared one."""
+        return self.model_copy(update={"size": rank})
+
+    def share(self, schema: Schema, start: Vector, trained: Vector, share: float) -> Vector:
+        """Scale U and b alone: the change is linear in them."""
+        return outer_share(schema, start, trained, share, lambda name: ".up." in name)
+
+
+def require_size(found: Layout, size: int) -> None:
+    """Refuse a bottleneck that is none.
+
+    Raises
+    ------
+    ScenarioError
+        When it is wider than what it reads.
+    """
+    if size > found.hidden:
+        raise ScenarioError(
+            "method.size",
+            size,
+            f"at most {found.hidden}",
+            f"the base is {found.hidden} wide; take a smaller bottleneck",
+        )
