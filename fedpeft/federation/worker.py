@@ -61,13 +61,15 @@ class Worker:
             scenario.precision,
             data.window,
             data.max_windows,
+            scenario.task.pooling,
         )
         self.base = self.task.base
-        if data.window <= _SHORT:
+        if data.window <= _SHORT and scenario.task.kind != "caption":
             # On a CPU the fused kernels' backward pass costs more than it saves: a step takes 15 % longer with them.
             self.base.model.set_attn_implementation("eager")
         seed = derive(scenario.seed, "initial adapter")
         self.attached = Attached(self.base, scenario.shared_method, scenario.private_method, seed)
+        self._partition = scenario.partition(self.base.head)
         self.channel = CHANNELS[scenario.channel.name]()
         self.ring = ring_codec(scenario)
         self._splits: dict[str, Splits[Any]] = {}
@@ -105,7 +107,7 @@ class Worker:
 
     def role(self, round_: int, name: str) -> Role:
         """Say who trains and who keeps a tensor in a round."""
-        return self.scenario.partition(name, round_)
+        return self._partition(name, round_)
 
     def shared_mask(self, round_: int) -> np.ndarray:
         """Return which coordinates of the shared vector travel in a round; boolean, shape (size,)."""

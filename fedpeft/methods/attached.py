@@ -20,7 +20,6 @@ from fedpeft.adapters.schema import Vector
 from fedpeft.base.base import Base
 from fedpeft.errors import ScenarioError
 from fedpeft.methods.attachment import Attachment, Joined, digest
-from fedpeft.methods.layout import HEADS
 from fedpeft.methods.method import CAUSAL, CLASSIFICATION, Method
 from fedpeft.methods.own_parameters import OwnParameters
 
@@ -51,7 +50,7 @@ class Attached:
         self.base = base
         self.model: PreTrainedModel = base.model
         self.methods = {SHARED: method} if private is None else {SHARED: method, PRIVATE: private}
-        head = _head(self.model)
+        head = list(base.head)
         self.task = CLASSIFICATION if head else CAUSAL
         if self.task not in method.tasks:
             known = ", ".join(sorted(method.tasks))
@@ -71,6 +70,7 @@ class Attached:
             slot: Schema.of({n: tuple(p.shape) for n, p in own.parameters.items()}, digest(own.context))
             for slot, own in self._slots.items()
         }
+        self.head = frozenset(id(self.model.get_parameter(name)) for name in head)
         self.initial = {slot: self.read(slot) for slot in self._slots}
         self.model.eval()
         self.activate(SHARED)
@@ -148,11 +148,6 @@ class Attached:
     def _described(self, config: Mapping[str, Any]) -> dict[str, Any]:
         task = {CAUSAL: "CAUSAL_LM", CLASSIFICATION: "SEQ_CLS"}[self.task]
         return {**config, "base_model_name_or_path": self.base.name, "task_type": task}
-
-
-def _head(model: PreTrainedModel) -> list[str]:
-    """Return the names of the head's parameters; a causal model has none of its own."""
-    return [name for name, _ in model.named_parameters() if name.split(".", 1)[0] in HEADS]
 
 
 def _with_head(own: Attachment, model: PreTrainedModel, head: list[str]) -> Attachment:

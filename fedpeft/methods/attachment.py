@@ -63,7 +63,7 @@ class Attachment(ABC):
         """Return what the method adds to the loss, a scalar, or None."""
         return None
 
-    def after_step(self, step: int, total: int) -> None:
+    def after_step(self, step: int, total: int) -> None:  # noqa: B027 - most methods have nothing to do
         """Hear that the optimizer has taken a step, counted from 1; gradients are still there."""
 
 

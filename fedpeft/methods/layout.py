@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 from typing import Any, cast
 
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -118,7 +119,7 @@ def linear_targets(model: nn.Module) -> list[str]:
     Output heads, poolers and embeddings lie outside the layers and are left alone.
     """
     names = list(_linear_modules(model))
-    inside = {name: match[1] for name in names if (match := re.fullmatch(r".*\.\d+\.(\D[^0-9]*)", name))}
+    inside = {name: match[1] for name in names if (match := re.fullmatch(r"(?:.*\.)?\d+\.(.+)", name))}
     outside = [f".{name}" for name in names if name not in inside]
     targets = set()
     for suffix in set(inside.values()):
@@ -182,7 +183,23 @@ def features(module: nn.Module) -> tuple[int, int]:
     return linear.in_features, linear.out_features
 
 
-def require_rank(model: nn.Module, rank: int, targets: str | list[str]) -> None:
+def base_parameters(model: PreTrainedModel) -> int:
+    """Return how many numbers a base holds, tied ones once; neither its head nor adapters already on it count."""
+    wide = {id(module.weight): features(module) for module in _linear_modules(model).values()}
+    adapters = {
+        id(parameter)
+        for layer in model.modules()
+        if isinstance(layer, BaseTunerLayer)
+        for name, parameter in cast(nn.Module, layer).named_parameters()
+        if not name.startswith("base_layer.")
+    }
+    backbone, output = getattr(model, model.base_model_prefix, model), model.get_output_embeddings()
+    own = {id(p): p for part in (backbone, output) if part is not None for p in part.parameters()}
+    # Quantized weights are packed: their own count is smaller.
+    return sum(prod(wide.get(key, p.shape)) for key, p in own.items() if key not in adapters)
+
+
+def require_rank(model: nn.Module, rank: int, targets: str | list[str], field: str = "method.rank") -> None:
     """Refuse a rank that no factor of a target can have.
 
     Raises
@@ -193,9 +210,7 @@ def require_rank(model: nn.Module, rank: int, targets: str | list[str]) -> None:
     widths = {name: min(features(module)) for name, module in linears(model, targets).items()}
     narrowest = min(widths, key=lambda name: widths[name])
     if rank > widths[narrowest]:
-        raise ScenarioError(
-            "method.rank", rank, f"at most {widths[narrowest]}", f"{narrowest} is {widths[narrowest]} wide"
-        )
+        raise ScenarioError(field, rank, f"at most {widths[narrowest]}", f"{narrowest} is {widths[narrowest]} wide")
 
 
 def _remedy(name: str, known: list[str]) -> str:

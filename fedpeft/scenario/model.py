@@ -12,7 +12,6 @@ from pydantic import Field
 from fedpeft.adapters.partition import PARTITIONS, Partition, keeping
 from fedpeft.aggregation.optimizers import Aggregation
 from fedpeft.methods import Method, parse_method
-from fedpeft.methods.layout import HEADS
 from fedpeft.training import Training
 from fedpeft.training.config import Schedule, Table
 
@@ -20,11 +19,15 @@ from fedpeft.training.config import Schedule, Table
 class TaskTable(Table):
     """``[task]``: what is learnt."""
 
-    kind: Literal["next_word", "classification"] = Field(
-        "next_word", description="next_word: a personal keyboard; classification: name the class of a text."
+    kind: Literal["next_word", "classification", "caption"] = Field(
+        "next_word",
+        description="next_word: a personal keyboard; classification: classes of texts; caption: words for pictures.",
     )
     head: Literal["shared", "private"] = Field(
         "shared", description="Whether a classifier's head is averaged, or stays with each client (FedPer)."
+    )
+    pooling: Literal["mean", "model"] = Field(
+        "mean", description="What a classifier's head reads: the mean of the hidden states, or the model's own pooler."
     )
 
 
@@ -33,8 +36,9 @@ class DataTable(Table):
 
     federation: str = Field(
         "keyboard",
-        description="keyboard, a folder of JSONL files, or module:callable; for classification intents, banking, "
-        "intents+banking, or a folder whose lines have labels.",
+        description="keyboard, a folder of JSONL files, or module:callable. For classification: intents, banking, "
+        "intents+banking, or a folder whose lines have labels. For captions: shapes, or a folder whose lines have "
+        "images.",
     )
     clients: int | None = Field(None, ge=2, description="Use only the first so many clients.")
     window: int = Field(64, ge=8, le=4096, description="Tokens per training window, or read of a text.")
@@ -46,7 +50,7 @@ class DataTable(Table):
 class BaseTable(Table):
     """``[base]``: the frozen model."""
 
-    name: str = Field("keyboard", description="A builtin base, a local folder or a hub id.")
+    name: str = Field("keyboard", description="keyboard, minilm, tiny-llava, a local folder or a hub id.")
     dtype: Literal["bfloat16", "float32", "float16"] = Field(
         "bfloat16", description="Precision the base computes in; adapters are always float32."
     )
@@ -66,7 +70,7 @@ class FederationTable(Table):
     )
     private: list[str] | None = Field(
         None,
-        description="Parts of tensor names that stay with the client; by default what the method keeps, such as routers.",
+        description="Parts of tensor names that stay with the client; by default what the method keeps: routers.",
     )
     weighting: Literal["tokens", "uniform"] = Field(
         "tokens", description="Weigh a client by its training tokens, or all alike."
@@ -150,6 +154,8 @@ class Scenario(Table):
     @cached_property
     def private_method(self) -> Method | None:
         """The method of a private adapter on the shared one; None where a person's is the shared one, fine-tuned."""
+        if self.task.kind == "classification":
+            return None  # a head is personal too, and two heads do not add up
         return self.shared_method.private(self.personalization.rank)
 
     @cached_property
@@ -157,12 +163,17 @@ class Scenario(Table):
         """What the base's weights are quantized to."""
         return self.base.precision or self.shared_method.precision
 
-    @cached_property
-    def partition(self) -> Partition:
-        """Who trains and who keeps which tensor in which round."""
+    def partition(self, head: tuple[str, ...] = ()) -> Partition:
+        """Return who trains and who keeps which tensor in which round.
+
+        Parameters
+        ----------
+        head : tuple of str
+            Names of the base's head.
+        """
         wanted = self.federation.private
         kept = tuple(self.shared_method.keeps if wanted is None else wanted)
-        heads = tuple(f".{head}." for head in HEADS) if self.task.head == "private" else ()
+        heads = head if self.task.head == "private" else ()
         return keeping(PARTITIONS[self.federation.partition], kept + heads)
 
     @cached_property

@@ -32,15 +32,23 @@ class Classification(Task[Examples]):
         Tokens that are read of a text.
     max_examples : int, optional
         Keep only the latest so many training examples of a client.
+    pooling : {"mean", "model"}
+        What the head reads: the mean of the last hidden states, as sentence encoders are trained to give (Reimers &
+        Gurevych 2019, arXiv:1908.10084), or the architecture's own pooler.
     """
 
     kind: ClassVar[str] = "classification"
 
     def __init__(
-        self, base: Base, federation: LabelledFederation, length: int, max_examples: int | None = None
+        self,
+        base: Base,
+        federation: LabelledFederation,
+        length: int,
+        max_examples: int | None = None,
+        pooling: str = "mean",
     ) -> None:
         super().__init__(base)
-        self.federation, self._length, self._max = federation, length, max_examples
+        self.federation, self._length, self._max, self._pooling = federation, length, max_examples, pooling
 
     @property
     def name(self) -> str:
@@ -96,7 +104,12 @@ class Classification(Task[Examples]):
     def predict(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the logits of the client's own classes, and the classes counted from the first of them."""
         classifier: Any = model
-        logits = classifier(input_ids=batch.ids, attention_mask=batch.mask).logits.float()
+        if self._pooling == "model":
+            logits = classifier(input_ids=batch.ids, attention_mask=batch.mask).logits.float()
+        else:
+            encoder, head = getattr(classifier, classifier.base_model_prefix), classifier.classifier
+            hidden = encoder(input_ids=batch.ids, attention_mask=batch.mask).last_hidden_state
+            logits = head(_mean(hidden, batch.mask)).float()
         first, last = (int(n) for n in batch.labels[0, 1:])
         return logits[:, first:last], batch.labels[:, 0] - first
 
@@ -108,3 +121,11 @@ class Classification(Task[Examples]):
         ends = batch.mask.sum(dim=1) - 1
         free[torch.arange(len(ends)), ends] = False
         return free
+
+
+def _mean(hidden: Tensor, mask: Tensor | None) -> Tensor:
+    """Return the mean hidden state of each text, padding left out; shape (b, d)."""
+    if mask is None:
+        return hidden.mean(dim=1)
+    weights = mask[..., None].to(hidden.dtype)
+    return (hidden * weights).sum(dim=1) / weights.sum(dim=1).clamp_min(1)

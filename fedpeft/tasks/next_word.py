@@ -88,10 +88,8 @@ class NextWord(Task[Windows]):
         """Run the decoder and return the hidden states of the labelled positions."""
         causal: Any = model
         decoder = getattr(causal, causal.base_model_prefix)
-        hidden = decoder(input_ids=batch.ids, use_cache=False).last_hidden_state[:, :-1]
-        targets = batch.labels[:, 1:]
-        counted = targets != IGNORED
-        return hidden[counted], causal.get_output_embeddings(), targets[counted]
+        hidden = decoder(input_ids=batch.ids, use_cache=False).last_hidden_state
+        return labelled(hidden, batch.labels, causal.get_output_embeddings())
 
     def predict(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return logits and targets of the labelled positions."""
@@ -111,3 +109,18 @@ class NextWord(Task[Windows]):
     @cached_property
     def _keystrokes(self) -> Keystrokes:
         return Keystrokes(self.base.tokenizer, int(self.base.model.config.vocab_size))
+
+
+def labelled(hidden: Tensor, labels: Tensor, head: nn.Module) -> tuple[Tensor, nn.Module, Tensor]:
+    """Return the hidden states before labelled positions, the head, and the labels there.
+
+    Parameters
+    ----------
+    hidden : Tensor, shape (b, t, d)
+    labels : Tensor of int64, shape (b, t)
+        Not shifted; ``IGNORED`` where nothing is predicted.
+    head : nn.Module
+    """
+    targets = labels[:, 1:]
+    counted = targets != IGNORED
+    return hidden[:, :-1][counted], head, targets[counted]

@@ -58,11 +58,14 @@ class Batch:
         As the task reads them.
     mask : Tensor of int64, shape (b, t), optional
         1 where there is text. Causal models need none: what follows cannot be seen.
+    pixels : Tensor of float32, shape (b, 3, height, width), optional
+        The images that the text is about.
     """
 
     ids: Tensor
     labels: Tensor
     mask: Tensor | None = None
+    pixels: Tensor | None = None
 
     def with_ids(self, ids: Tensor) -> Batch:
         """Return the same batch with other token ids."""
@@ -112,7 +115,7 @@ class Task(ABC, Generic[E]):
         """Return the order in which evaluation reads examples: longest first, so that batches waste no padding."""
 
     def features(self, model: nn.Module, batch: Batch) -> tuple[Tensor, nn.Module, Tensor] | None:
-        """Return hidden states (n, d), the head that makes logits of them, and targets; None when they do not divide."""
+        """Return hidden states (n, d), the head that makes logits of them, and targets; None if they do not divide."""
         return None
 
     def count(self, logits: Tensor, targets: Tensor) -> tuple[float, float]:

@@ -50,6 +50,9 @@ class Training(Table):
     max_steps: int | None = Field(None, ge=1, description="Upper limit when epochs are given.")
     batch: int = Field(8, ge=1, description="Windows per step.")
     learning_rate: float = Field(1e-3, gt=0, description="Peak AdamW learning rate.")
+    head_factor: float = Field(
+        10.0, gt=0, description="Times the learning rate for a classifier's head, which starts from nothing."
+    )
     schedule: Schedule = Field("constant", description="Course of the learning rate after the warm-up.")
     warmup: float = Field(0.0, ge=0, lt=1, description="Share of the steps in which the rate rises.")
     weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled weight decay.")

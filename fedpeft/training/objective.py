@@ -8,7 +8,7 @@ the (predictions × vocabulary) matrix, the largest of all on a small machine, n
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -54,7 +54,8 @@ class Objective:
         total.backward()
         wanted = self._training.adversarial
         if wanted is not None:
-            shape = torch.Size([*batch.ids.shape, self._attached.model.config.hidden_size])
+            width = cast(nn.Embedding, self._attached.model.get_input_embeddings()).embedding_dim
+            shape = torch.Size([*batch.ids.shape, width])
             with self._embedding.hooked(), torch.autocast("cpu", torch.bfloat16, enabled=self._training.autocast):
                 worst = self._embedding.worst(lambda: self._loss(batch)[0], shape, wanted)
             worst.backward()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import cast
 
 import torch
@@ -10,17 +11,28 @@ from torch import nn
 from fedpeft.training.config import Training
 
 
-def optimizer_for(parameters: list[nn.Parameter], training: Training) -> torch.optim.Optimizer:
-    """Return AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101) over parameters, its state in 32 or 8 bits."""
+def optimizer_for(parameters: list[nn.Parameter], head: Collection[int], training: Training) -> torch.optim.Optimizer:
+    """Return AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101) over parameters, its state in 32 or 8 bits.
+
+    Parameters
+    ----------
+    parameters : list of nn.Parameter
+    head : collection of int
+        The ``id`` of those that belong to a head; their groups have the factor ``training.head_factor``.
+    training : Training
+    """
+    parts = [
+        (1.0, [p for p in parameters if id(p) not in head]),
+        (training.head_factor, [p for p in parameters if id(p) in head]),
+    ]
+    groups = [{"params": own, "factor": factor} for factor, own in parts if own]
     if training.optimizer == "adamw8bit":
         from bitsandbytes.optim.adamw import AdamW8bit
 
         # By default bitsandbytes keeps small tensors in 32 bits, which would be every factor of an adapter.
-        chosen = AdamW8bit(
-            parameters, lr=training.learning_rate, weight_decay=training.weight_decay, min_8bit_size=_BLOCK
-        )
+        chosen = AdamW8bit(groups, lr=training.learning_rate, weight_decay=training.weight_decay, min_8bit_size=_BLOCK)
         return cast(torch.optim.Optimizer, chosen)
-    return torch.optim.AdamW(parameters, lr=training.learning_rate, weight_decay=training.weight_decay, fused=True)
+    return torch.optim.AdamW(groups, lr=training.learning_rate, weight_decay=training.weight_decay, fused=True)
 
 
 # bitsandbytes scales its 8-bit state by blocks of 256; below that nothing is saved.

@@ -70,14 +70,14 @@ def train(
     Trained
     """
     parameters = attached.parameters(slot, keep)
-    optimizer = optimizer_for(parameters, training)
+    optimizer = optimizer_for(parameters, attached.head, training)
     total = training.total_steps(len(examples))
     objective = Objective(attached, slot, task, training)
     losses, tokens = [], 0
     with _prepared(attached, training, seed):
         for step, batch in zip(range(total), _endless(task, examples, training, seed), strict=False):
             for group in optimizer.param_groups:
-                group["lr"] = training.rate(step, total)
+                group["lr"] = training.rate(step, total) * group["factor"]
             entropy, count = objective.backward(batch)
             nn.utils.clip_grad_norm_(parameters, training.clip_norm)
             optimizer.step()
