@@ -23,6 +23,7 @@ from transformers import PreTrainedModel
 
 from fedpeft.adapters import Adapter
 from fedpeft.errors import ScenarioError
+from fedpeft.methods.as_lora import Fold, as_lora, columns
 from fedpeft.methods.attachment import Attachment
 from fedpeft.methods.hard_concrete import GatedChange, hard_concrete
 from fedpeft.methods.hooks import Hooked, Placed
@@ -77,7 +78,7 @@ class DiffPruning(Method):
                 found = tuple(given[name].shape) if name in given else "nothing"
                 raise ScenarioError("method.like", f"{found} for {name}", f"a change of shape {(write, read)}")
             placed.append(Placed(name, Sparse(read, write, chosen), linear, "parallel", read))
-        return Hooked(placed, self.saved())
+        return Hooked(placed, self.saved(), fold=lambda: _columns(placed))
 
     def private(self, rank: int) -> Method | None:
         """Return the same, with a mask of its own where it is drawn; learned gates do not add up."""
@@ -91,7 +92,7 @@ class DiffPruning(Method):
             return self.penalty / total * torch.stack([m.expected_open() for m in modules.values()]).sum()
 
         placed = [Placed(n, modules[n], linear, "parallel", features(linear)[0]) for n, linear in targets.items()]
-        return Hooked(placed, self.saved(), penalty=open_share)
+        return Hooked(placed, self.saved(), penalty=open_share, fold=lambda: _columns(placed))
 
     def _given(self) -> dict[str, Tensor] | None:
         """Return ``z ⊙ Δ`` of the adapter whose mask is taken, by module."""
@@ -135,6 +136,11 @@ class Sparse(nn.Module):
 
     def _change(self, x: Tensor, values: Tensor) -> Tensor:
         return F.linear(x, x.new_zeros(self.shape).index_put((self.places[0], self.places[1]), values))
+
+
+@torch.no_grad()
+def _columns(placed: list[Placed]) -> Fold:
+    return as_lora({one.name: columns(one.module(torch.eye(one.width)).T) for one in placed})
 
 
 def drawn(count: int, total: int) -> Tensor:

@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from fedpeft.errors import ScenarioError
+from fedpeft.methods.as_lora import Fold, as_lora
 from fedpeft.methods.attachment import Attachment
 from fedpeft.methods.hooks import Hooked, Placed
 from fedpeft.methods.layout import features, linears, require_rank
@@ -50,6 +51,7 @@ class FedSb(Method):
     def attach(self, model: PreTrainedModel, slot: str) -> Attachment:
         """Hang a square onto every target."""
         require_rank(model, self.rank, self.targets)
+        squares: dict[str, Square] = {}
         placed = []
         for name, linear in linears(model, self.targets).items():
             read, write = features(linear)
@@ -57,8 +59,13 @@ class FedSb(Method):
                 a, b = principal(linear, self.rank)
             else:
                 a, b = signed_sums(self.rank, read), signed_sums(self.rank, write).T
-            placed.append(Placed(name, Square(a, b, self.scale), linear, "parallel", read))
-        return Hooked(placed, self.saved())
+            squares[name] = Square(a, b, self.scale)
+            placed.append(Placed(name, squares[name], linear, "parallel", read))
+
+        def fold() -> Fold:
+            return as_lora({name: (one.a, one.scale * one.b @ one.r) for name, one in squares.items()})
+
+        return Hooked(placed, self.saved(), fold=fold)
 
     def private(self, rank: int) -> Method | None:
         """Return the same; a square is small already. With random factors, a private one has its own."""

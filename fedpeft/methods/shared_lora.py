@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from fedpeft.adapters.schema import Schema, Vector
 from fedpeft.errors import ScenarioError
+from fedpeft.methods.as_lora import Fold, as_lora
 from fedpeft.methods.attachment import Attachment
 from fedpeft.methods.hooks import Hooked, Placed
 from fedpeft.methods.layout import features, linears, require_rank
@@ -49,14 +50,20 @@ class SharedLora(Method):
         """Hang one module onto all the matrices that share it."""
         require_rank(model, self.rank, self.targets)
         shared: dict[str, LowRank] = {}
+        used: dict[str, LowRank] = {}
         placed = []
         for name, linear in linears(model, self.targets).items():
             owner, sizes = self._owner(name, model), features(linear)
             module = shared.setdefault(owner, LowRank(*sizes, self.rank, self.alpha / self.rank))
             if module.sizes != sizes:
                 raise ScenarioError("method.groups", self.groups, "layers of one shape in a group", f"{name} differs")
+            used[name] = module
             placed.append(Placed(name, module, linear, "parallel", sizes[0]))
-        return Hooked(placed, self.saved(), extra=shared)
+
+        def fold() -> Fold:
+            return as_lora({name: (m.lora_A.weight, m.scale * m.lora_B.weight) for name, m in used.items()})
+
+        return Hooked(placed, self.saved(), extra=shared, fold=fold)
 
     def private(self, rank: int) -> Method | None:
         """Return the same with its own rank and the same scaling."""

@@ -11,9 +11,11 @@ from hashlib import sha256
 import numpy as np
 import pytest
 import torch
+from peft import PeftModel
 from torch.nn import functional as F
 
 from fedpeft.adapters import Adapter
+from fedpeft.adapters.merge import merge
 from fedpeft.base import load_base
 from fedpeft.errors import ScenarioError
 from fedpeft.methods import Attached, Method
@@ -76,7 +78,10 @@ CASES: dict[str, tuple[Method, object]] = {
     "diff_pruning of half": (DiffPruning(density=0.5), lambda k: chosen(k, 0.5)),
     "diff_pruning that learns": (DiffPruning(mask="learned"), lambda k: 2 * LAYERS * ENTRIES[k]),
     "full": (Full(), WHOLE.__getitem__),
-    "adapter_lora": (AdapterLora(rank=3, size=M), lambda k: LAYERS * (3 * SIDES[k] + ADAPTER)),
+    "adapter_lora": (
+        AdapterLora(lora=Lora(rank=3), adapter=Pfeiffer(size=M)),
+        lambda k: LAYERS * (3 * SIDES[k] + ADAPTER),
+    ),
     "unipelt": (
         UniPelt(rank=3, prefix=5, size=M),
         lambda k: LAYERS * (3 * QUERY_AND_VALUE[k] + 2 * 5 * KEY_WIDTH[k] + ADAPTER + 4 * (D + 1)),
@@ -251,6 +256,28 @@ def test_what_is_mergeable_can_be_added_to_the_weights(method, kind):
                 if "classifier" in name:
                     parameters[name.removeprefix("base_model.model.")].copy_(torch.from_numpy(tensor))
     assert torch.allclose(logits(merged, kind), wanted, atol=2e-4, rtol=1e-4)
+
+
+@ON
+@pytest.mark.parametrize("method", [m for m in MERGED if not isinstance(m, Full)], ids=lambda m: m.name)
+def test_what_is_mergeable_is_a_lora_to_use(method, kind, tmp_path):
+    """Merged by us and opened by peft, it answers as it did on its own; so it can be exported as any LoRA."""
+    own = attached(kind, method)
+    own.write(SHARED, noisy(own))
+    wanted = logits(own.model, kind)
+    folded = own.folded(SHARED)
+    folded.save(tmp_path / "folded")
+    opened = PeftModel.from_pretrained(made(kind), tmp_path / "folded")
+    assert torch.allclose(logits(opened, kind), wanted, atol=2e-4, rtol=1e-4)
+    if kind == "llama":  # a head is not merged
+        model = made(kind)
+        merge(model, folded)
+        assert torch.allclose(logits(model, kind), wanted, atol=2e-4, rtol=1e-4)
+
+
+def test_a_fold_of_nothing_is_a_lora_of_nothing():
+    own = attached("llama", DiffPruning(density=0.01))
+    assert not own.folded(SHARED).vector[own.folded(SHARED).schema.mask(lambda n: "lora_B" in n)].any()
 
 
 def own_placed(own: Attached):
@@ -527,7 +554,7 @@ def test_routers_stay_with_the_client():
 
 def test_lora_comes_before_the_adapter():
     """The adapter reads what LoRA has already changed, in an encoder too, where both stand at one module."""
-    own = attached("bert", AdapterLora(rank=3, size=M, targets=["output.dense"]))
+    own = attached("bert", AdapterLora(lora=Lora(rank=3, targets=["output.dense"]), adapter=Pfeiffer(size=M)))
     own.write(SHARED, noisy(own, deviation=0.2))
     layer = own.model.bert.encoder.layer[0].output.dense
     x = torch.randn(2, 3, 128)
@@ -605,7 +632,7 @@ def test_the_builtin_base_can_learn_with_it(method, size):
         (Houlsby(size=65), "method.size: found 65, expected at most 64"),
         (ExpertMixture(size=65), "method.size: found 65, expected at most 64"),
         (AdapterFusion(size=65), "method.size: found 65, expected at most 64"),
-        (AdapterLora(size=65), "method.size: found 65, expected at most 64"),
+        (AdapterLora(adapter=Pfeiffer(size=65)), "method.adapter.size: found 65, expected at most 64"),
         (UniPelt(size=65), "method.size: found 65, expected at most 64"),
         (Compacter(n=3, size=9), "method.n: found 3, expected a divisor of 64"),
         (Compacter(n=4, size=10), "method.size: found 10, expected a multiple of n = 4"),
@@ -613,7 +640,7 @@ def test_the_builtin_base_can_learn_with_it(method, size):
         (ExpertMixture(experts=2, top=3), "method.top: found 3, expected at most experts = 2"),
         (FedSb(rank=33), "method.rank: found 33, expected at most 32; .* is 32 wide"),
         (SharedLora(rank=33), "method.rank: found 33, expected at most 32; .* is 32 wide"),
-        (AdapterLora(rank=33), "method.rank: found 33, expected at most 32; .* is 32 wide"),
+        (AdapterLora(lora=Lora(rank=33)), "method.lora.rank: found 33, expected at most 32; .* is 32 wide"),
         (UniPelt(rank=33), "method.rank: found 33, expected at most 32"),
         (SharedLora(rank=2, groups=3), "method.groups: found 3, expected at most 2"),
         (
