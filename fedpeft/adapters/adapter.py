@@ -110,7 +110,7 @@ class Adapter:
             # Through torch, because numpy has no bfloat16 and peft saves what it trained.
             tensors = {name: t.float().numpy() for name, t in load_file(path).items()}
             recorded, context = unstamp(metadata_of(path))
-        except (OSError, ValueError, SafetensorError) as error:
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise AdapterError(f"adapter folder {folder}", str(error), f"readable {CONFIG} and {path.name}") from error
         if not (recorded or base):
             raise AdapterError(f"adapter folder {folder}", "no base fingerprint", "one", "name the base")

@@ -9,7 +9,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from fedpeft.adapters import Adapter
 
-BASE = "b" * 64
+from .lora import BASE
+
 IDS = torch.tensor([[1, 3, *range(8, 24), 2, 4, 7, 2]])
 
 
