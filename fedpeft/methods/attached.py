@@ -94,10 +94,14 @@ class Attached:
     def activate(self, *slots: str) -> None:
         """Let these slots change the base's output; none means the bare base."""
         self.active = slots
+        # peft makes trainable what it switches on; that is decided by `parameters` alone.
+        trained = {p: p.requires_grad for own in self._slots.values() for p in own.parameters.values()}
         for own in self._slots.values():
             own.enable(False)
         for slot in slots:
             self._slots[slot].enable(True)
+        for parameter, wanted in trained.items():
+            parameter.requires_grad_(wanted)
 
     def penalty(self, slot: str) -> Tensor | None:
         """Return what the slot's method adds to the loss, or None."""

@@ -17,6 +17,7 @@ from fedpeft.base import Base
 from fedpeft.data.card import spread
 from fedpeft.data.examples import Examples, encode
 from fedpeft.data.labelled import LabelledFederation, split_of
+from fedpeft.errors import ScenarioError
 from fedpeft.tasks.task import Batch, Splits, Task
 
 
@@ -35,6 +36,11 @@ class Classification(Task[Examples]):
     pooling : {"mean", "model"}
         What the head reads: the mean of the last hidden states, as sentence encoders are trained to give (Reimers &
         Gurevych 2019, arXiv:1908.10084), or the architecture's own pooler.
+
+    Raises
+    ------
+    ScenarioError
+        When the head is more than one linear layer, and so made for what its architecture pools.
     """
 
     kind: ClassVar[str] = "classification"
@@ -48,6 +54,9 @@ class Classification(Task[Examples]):
         pooling: str = "mean",
     ) -> None:
         super().__init__(base)
+        if pooling == "mean" and not isinstance(getattr(base.model, "classifier", None), nn.Linear):
+            kind = type(base.model).__name__
+            raise ScenarioError("task.pooling", "mean", "'model'", f"the head of {kind} is not one linear layer")
         self.federation, self._length, self._max, self._pooling = federation, length, max_examples, pooling
 
     @property

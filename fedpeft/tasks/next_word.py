@@ -102,7 +102,9 @@ class NextWord(Task[Windows]):
 
     def replaceable(self, batch: Batch) -> Tensor:
         """Return the context: what is read but not predicted, and not the first mark."""
-        free = batch.labels == IGNORED
+        own = batch.labels != IGNORED
+        read = own.flip(1).cumsum(dim=1).flip(1) > 0
+        free = read & ~own
         free[:, 0] = False
         return free
 

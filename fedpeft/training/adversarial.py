@@ -64,9 +64,5 @@ class Perturbed:
         self._change = change.detach()
         return loss()
 
-    def clear(self) -> None:
-        """Take the change away; the embedding gives what it always gave."""
-        self._change = None
-
     def _add(self, _: nn.Module, __: tuple[Tensor, ...], out: Tensor) -> Tensor | None:
         return None if self._change is None else out + self._change.to(out.dtype)

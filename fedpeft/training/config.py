@@ -20,7 +20,7 @@ class Augmentation(Table):
     """``[training.augmentation]``: text changed a little, anew in every step (Wei & Zou 2019, arXiv:1901.11196)."""
 
     drop: float = Field(0.0, ge=0, lt=1, description="Share of the words to leave out of what is read.")
-    swap: float = Field(0.0, ge=0, lt=1, description="Share of neighbouring words to exchange.")
+    swap: float = Field(0.0, ge=0, lt=1, description="Share of the words to exchange with a neighbour.")
     replace: float = Field(0.0, ge=0, lt=1, description="Share of the words to replace by others of the batch.")
 
 

@@ -50,18 +50,20 @@ class Objective:
             Predictions in it.
         """
         with torch.autocast("cpu", torch.bfloat16, enabled=self._training.autocast):
-            total, entropy, count = self._loss(batch)
+            # Before the student: asking the bare base switches slots, and the teacher reads what nobody has disturbed.
+            taught = None if self._teacher is None else self._teacher.logits(self._attached, batch)
+            total, entropy, count = self._loss(batch, taught)
         total.backward()
         wanted = self._training.adversarial
         if wanted is not None:
             width = cast(nn.Embedding, self._attached.model.get_input_embeddings()).embedding_dim
             shape = torch.Size([*batch.ids.shape, width])
             with self._embedding.hooked(), torch.autocast("cpu", torch.bfloat16, enabled=self._training.autocast):
-                worst = self._embedding.worst(lambda: self._loss(batch)[0], shape, wanted)
+                worst = self._embedding.worst(lambda: self._loss(batch, taught)[0], shape, wanted)
             worst.backward()
         return float(entropy.detach()), count
 
-    def _loss(self, batch: Batch) -> tuple[Tensor, Tensor, int]:
+    def _loss(self, batch: Batch, taught: Tensor | None) -> tuple[Tensor, Tensor, int]:
         training, attached = self._training, self._attached
         if training.chunk is not None:
             entropy, count = _chunked(attached, self._task, batch, training.chunk)
@@ -70,10 +72,9 @@ class Objective:
             logits, targets = self._task.predict(attached.model, batch)
             entropy, count = F.cross_entropy(logits, targets), len(targets)
             total = entropy
-            if self._teacher is not None and training.distillation is not None:
+            if taught is not None and training.distillation is not None:
                 part = training.distillation.weight
-                taught = divergence(logits, self._teacher.logits(attached, batch), training.distillation.temperature)
-                total = (1 - part) * entropy + part * taught
+                total = (1 - part) * entropy + part * divergence(logits, taught, training.distillation.temperature)
         penalty = attached.penalty(self._slot)
         return (total if penalty is None else total + penalty), entropy, count
 

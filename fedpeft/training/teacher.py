@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fedpeft.base import load_base
+from fedpeft.base import Base, load_base
 from fedpeft.errors import ScenarioError
 from fedpeft.methods import Attached
 from fedpeft.tasks import Batch, Task
@@ -26,15 +27,15 @@ class Teacher:
     Raises
     ------
     ScenarioError
-        When the teacher's classes or pieces are not the student's.
+        When the teacher's pieces are not the student's.
     """
 
     def __init__(self, wanted: Distillation, task: Task[Any]) -> None:
         self._task = task
         self._model = None
         if wanted.teacher:
-            base = load_base(wanted.teacher, str(task.base.dtype).removeprefix("torch."))
-            if base.tokenizer.get_vocab() != task.base.tokenizer.get_vocab():
+            base = _loaded(wanted.teacher, str(task.base.dtype).removeprefix("torch."))
+            if _pieces(base) != _pieces(task.base):
                 raise ScenarioError(
                     "training.distillation.teacher", wanted.teacher, f"a base with the pieces of {task.base.name}"
                 )
@@ -50,3 +51,14 @@ class Teacher:
         logits, _ = self._task.predict(student.model, batch)
         student.activate(*active)
         return logits
+
+
+def _pieces(base: Base) -> tuple[dict[str, int], int]:
+    """Return a base's vocabulary, and how many logits it gives: some have more than they have pieces."""
+    return base.tokenizer.get_vocab(), int(base.model.config.vocab_size)
+
+
+@lru_cache(maxsize=1)
+def _loaded(name: str, dtype: str) -> Base:
+    """Return a base that stays warm: every client of a process asks the same teacher, in every round."""
+    return load_base(name, dtype)

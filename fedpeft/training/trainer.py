@@ -73,6 +73,8 @@ def train(
     optimizer = optimizer_for(parameters, attached.head, training)
     total = training.total_steps(len(examples))
     objective = Objective(attached, slot, task, training)
+    # What an earlier call left behind when it was broken off.
+    optimizer.zero_grad(set_to_none=True)
     losses, tokens = [], 0
     with _prepared(attached, training, seed):
         for step, batch in zip(range(total), _endless(task, examples, training, seed), strict=False):

@@ -1,15 +1,16 @@
-"""A small person: the builtin base with a shared and a private adapter, and a little of their text."""
+"""A small person: the builtin base with a shared and a private adapter, a task, and a little of their text."""
 
 import numpy as np
 import pytest
 
 from fedpeft.base import load_base
-from fedpeft.data import Client, load_federation
-from fedpeft.data.windows import Windows, windows
+from fedpeft.data import load_federation
+from fedpeft.data.windows import Windows
 from fedpeft.methods import Attached
 from fedpeft.methods.attached import PRIVATE, SHARED
 from fedpeft.methods.lora import Lora
-from fedpeft.tasks.keystrokes import Keystrokes
+from fedpeft.tasks import Splits
+from fedpeft.tasks.next_word import NextWord
 
 
 @pytest.fixture(scope="session")
@@ -28,15 +29,23 @@ def attached(_attached) -> Attached:
 
 
 @pytest.fixture(scope="session")
-def texts(_attached) -> dict[str, Windows]:
-    """Return a few training and validation windows of one person."""
-    split = Client.of(load_federation("keyboard"), "user-05").split
-    return {
-        part: windows(getattr(split, part), _attached.base.tokenizer, 32).head(5) for part in ("train", "validation")
-    }
+def task(_attached) -> NextWord:
+    """Return next-word prediction on the builtin clients."""
+    return NextWord(_attached.base, load_federation("keyboard"), 32)
 
 
 @pytest.fixture(scope="session")
-def keystrokes(_attached) -> Keystrokes:
-    """Return the counter for the builtin tokenizer."""
-    return Keystrokes(_attached.base.tokenizer, int(_attached.base.model.config.vocab_size))
+def own(task) -> Splits[Windows]:
+    """Return a few windows of one person; the test split must not be looked at."""
+    found = task.splits("user-05")
+    return Splits(found.train.head(5), found.validation.head(5), Unread(), found.messages)
+
+
+class Unread:
+    """Fails whoever looks at it."""
+
+    def __getattr__(self, name: str) -> None:
+        raise AssertionError(f"the test split was asked for its {name}")
+
+    def __len__(self) -> int:
+        raise AssertionError("the test split was counted")

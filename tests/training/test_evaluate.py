@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from fedpeft.data.windows import IGNORED, Windows
 from fedpeft.methods.attached import SHARED
+from fedpeft.tasks import Batch
 from fedpeft.training import Tally, evaluate
 from fedpeft.training.evaluate import LANES
-from fedpeft.training.logits import labelled_logits
 
 DTYPES = pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 totals = st.integers(0, 10**6).map(float)
@@ -48,10 +48,10 @@ def full_logits(attached, text: Windows) -> tuple[np.ndarray, np.ndarray]:
 
 
 @DTYPES
-def test_labelled_logits_are_the_whole_models_at_those_positions(tuned, text, dtype):
+def test_labelled_logits_are_the_whole_models_at_those_positions(tuned, task, text, dtype):
     expected, targets = full_logits(tuned[dtype], text)
     with torch.no_grad():
-        ours, ours_targets = labelled_logits(tuned[dtype].model, *tensors(text))
+        ours, ours_targets = task.predict(tuned[dtype].model, Batch(*tensors(text)))
     assert ours.dtype == torch.float32
     assert ours_targets.tolist() == targets.tolist()
     # Batched and single matrix products may round differently: the last bit of bfloat16 is 2^-8 of the number.
@@ -59,29 +59,29 @@ def test_labelled_logits_are_the_whole_models_at_those_positions(tuned, text, dt
     np.testing.assert_allclose(ours.numpy(), expected, atol=tolerance * np.abs(expected).max(), rtol=0)
 
 
-def test_the_loss_is_transformers_own_weighted_by_pieces(tuned, text, keystrokes):
+def test_the_loss_is_transformers_own_weighted_by_pieces(tuned, task, text):
     total = 0.0
     for ids, labels in zip(*tensors(text), strict=True):
         with torch.no_grad():
             loss = tuned["float32"].model(input_ids=ids[None], labels=labels[None]).loss
         total += float(loss) * int((labels[1:] != IGNORED).sum())
-    tally = evaluate(tuned["float32"], text, keystrokes)
+    tally = evaluate(tuned["float32"], task, text)
     assert tally.tokens == text.tokens
     assert tally.loss == pytest.approx(total, rel=1e-5)
     assert tally.metrics()["loss"] == pytest.approx(total / text.tokens, rel=1e-5)
 
 
-def test_top_1_and_top_3_are_what_sorting_everything_gives(tuned, text, keystrokes):
+def test_top_1_and_top_3_are_what_sorting_everything_gives(tuned, task, text):
     logits, targets = full_logits(tuned["float32"], text)
     ranked = np.argsort(-logits, axis=1)
     first = sum(int(row[0] == target) for row, target in zip(ranked, targets, strict=True))
     three = sum(int(target in row[:3]) for row, target in zip(ranked, targets, strict=True))
-    tally = evaluate(tuned["float32"], text, keystrokes)
+    tally = evaluate(tuned["float32"], task, text)
     assert three > first > 0
     assert (tally.top1, tally.top3) == (first, three)
 
 
-def test_of_pieces_that_tie_one_is_first_and_three_are_among_the_first_three(attach, keystrokes):
+def test_of_pieces_that_tie_one_is_first_and_three_are_among_the_first_three(attach, task):
     """bfloat16 logits often tie, and a keyboard has three places; counting every equal as a hit flatters it."""
     attached = attach()
     attached.activate()
@@ -93,38 +93,38 @@ def test_of_pieces_that_tie_one_is_first_and_three_are_among_the_first_three(att
     rows = np.concatenate([np.repeat(ids, 8, axis=0), tied[:, None].astype(np.int32)], axis=1)
     labels = np.full_like(rows, IGNORED)
     labels[:, -1] = tied
-    tally = evaluate(attached, Windows(rows, labels), keystrokes)
+    tally = evaluate(attached, task, Windows(rows, labels))
     assert tally.tokens == 8
     assert (tally.top1, tally.top3) == (1, 3)
 
 
-def test_keystrokes_are_counted_on_the_same_predictions(tuned, text, keystrokes):
+def test_keystrokes_are_counted_on_the_same_predictions(tuned, task, text, keystrokes):
     logits, targets = full_logits(tuned["float32"], text)
-    tally = evaluate(tuned["float32"], text, keystrokes)
+    tally = evaluate(tuned["float32"], task, text)
     assert (tally.saved, tally.characters) == keystrokes.count(torch.from_numpy(logits), torch.from_numpy(targets))
     assert 0 < tally.saved < tally.characters
 
 
-def test_the_sum_over_parts_is_the_whole(tuned, text, keystrokes):
+def test_the_sum_over_parts_is_the_whole(tuned, task, text):
     parts = [Windows(text.ids[i::3], text.labels[i::3]) for i in range(3)]
-    total = sum((evaluate(tuned["float32"], part, keystrokes) for part in parts), Tally())
-    whole = evaluate(tuned["float32"], text, keystrokes)
+    total = sum((evaluate(tuned["float32"], task, part) for part in parts), Tally())
+    whole = evaluate(tuned["float32"], task, text)
     assert total.loss == pytest.approx(whole.loss, rel=1e-5)
     for name in ("tokens", "top1", "top3", "saved", "characters"):
         assert getattr(total, name) == getattr(whole, name)
 
 
-def test_scoring_twice_gives_one_result_and_moves_nothing(tuned, text, keystrokes):
+def test_scoring_twice_gives_one_result_and_moves_nothing(tuned, task, text):
     attached = tuned["float32"]
     before = attached.read(SHARED)
-    assert evaluate(attached, text, keystrokes) == evaluate(attached, text, keystrokes)
+    assert evaluate(attached, task, text) == evaluate(attached, task, text)
     assert np.array_equal(attached.read(SHARED), before)
 
 
-def test_nothing_to_score_is_an_empty_tally(tuned, text, keystrokes):
-    assert evaluate(tuned["float32"], text.head(0), keystrokes) == Tally()
+def test_nothing_to_score_is_an_empty_tally(tuned, task, text):
+    assert evaluate(tuned["float32"], task, text.head(0)) == Tally()
     unlabelled = Windows(text.ids, np.full_like(text.labels, IGNORED))
-    assert evaluate(tuned["float32"], unlabelled, keystrokes) == Tally()
+    assert evaluate(tuned["float32"], task, unlabelled) == Tally()
 
 
 @given(tallies, tallies, tallies)

@@ -48,8 +48,8 @@ def test_a_small_vocabulary_is_typed_out_alike(seed, count):
     assert counted == typed_out(["", *SMALL], logits.astype(np.float32), targets.tolist())
 
 
-def test_the_builtin_vocabulary_is_typed_out_alike(attached, keystrokes):
-    tokenizer = attached.base.tokenizer
+def test_the_builtin_vocabulary_is_typed_out_alike(base, keystrokes):
+    tokenizer = base.tokenizer
     pieces = [
         "" if i in tokenizer.all_special_ids else tokenizer.decode([i], clean_up_tokenization_spaces=False)
         for i in range(len(tokenizer))
