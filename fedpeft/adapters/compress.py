@@ -8,7 +8,7 @@ singular values dropped are the squared error. No matrix of the base's size is e
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -46,6 +46,48 @@ class Pruned:
     of: int
     energy: float
     error: float
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What a LoRA does to one module.
+
+    Parameters
+    ----------
+    module : str
+    rank : int
+    scaling : float
+    norm : float
+        Frobenius norm of the change.
+    share : float
+        Of the squared norm of all changes.
+    directions : int
+        How many of its directions hold 90 % of its squared norm.
+    """
+
+    module: str
+    rank: int
+    scaling: float
+    norm: float
+    share: float
+    directions: int
+
+
+def profile(adapter: Adapter) -> list[Profile]:
+    """Say what a LoRA changes, the most changed module first.
+
+    Raises
+    ------
+    AdapterError
+        When the adapter is not a plain LoRA.
+    """
+    found = []
+    for module, part in factors(adapter).items():
+        energy = _spectrum(part).values ** 2
+        directions = int(np.count_nonzero(np.cumsum(energy) < 0.9 * energy.sum())) + 1
+        found.append(Profile(module, part.rank, part.scaling, float(energy.sum()) ** 0.5, 0.0, directions))
+    whole = sum(p.norm**2 for p in found) or 1.0
+    return sorted((replace(p, share=p.norm**2 / whole) for p in found), key=lambda p: -p.norm)
 
 
 def spectra(adapter: Adapter) -> dict[str, Spectrum]:

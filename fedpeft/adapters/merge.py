@@ -46,6 +46,8 @@ class Merged:
     ----------
     names : list of str
         The parameters that were changed.
+    lost : float
+        Share of the change that rounding to the weights' precision lost, ``||(W' - W) - ΔW|| / ||ΔW||``; 0 in float32.
     """
 
     def __init__(self, weights: MutableMapping[str, Tensor], plan: dict[str, Change], low_memory: bool) -> None:
@@ -55,9 +57,11 @@ class Merged:
         self._left: dict[str, _Left] = {}
         self._undone = False
         self.names = list(plan)
+        wrong = whole = 0.0
         for name, change in plan.items():
             before = weights[name]
-            after = _applied(change.apply, before)
+            exact = change.apply(before.float())
+            after = exact.to(before.dtype)
             if not torch.isfinite(after).all():
                 self.undo()
                 raise AdapterError(f"merged weight {name}", "NaN or infinity", "finite numbers")
@@ -67,6 +71,9 @@ class Merged:
                 self._originals[name] = before
             weights[name] = after
             self._marks[name] = _mark(after)
+            wrong += float((after.float() - exact).square().sum(dtype=torch.float64))
+            whole += float((exact - before.float()).square().sum(dtype=torch.float64))
+        self.lost = (wrong / whole) ** 0.5 if whole else 0.0
 
     @property
     def kept_bytes(self) -> int:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -34,12 +35,20 @@ def require_name(name: str) -> None:
         raise AdapterError("adapter name", name, "up to 120 letters, digits and _ . @ + = -, no dot at either end")
 
 
+def suggestion(name: str, names: Sequence[str]) -> str:
+    """Say which known name was probably meant; a long list of them all helps nobody."""
+    close = get_close_matches(name, names, n=1, cutoff=0.5)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return f"known: {', '.join(names[:8])}{', …' * (len(names) > 8)}" if names else ""
+
+
 def write(folder: Path, name: str, adapter: Adapter | Packed, tags: Mapping[str, str]) -> Entry:
     """Write an adapter and a note about it, and return its entry."""
     adapter.save(folder)
     note = {"created": datetime.now(UTC).isoformat(timespec="microseconds"), "tags": dict(tags)}
     write_private(folder / NOTE, json.dumps(note).encode())
-    return _entry(folder, name, adapter)
+    return entry_of(folder, name, adapter)
 
 
 def read(folder: Path, entry: Entry) -> Adapter | None:
@@ -67,7 +76,7 @@ def describe(folder: Path) -> Entry | None:
     name = folder.name.rpartition(".")[0]
     try:
         require_name(name)
-        return _entry(folder, name, Adapter.load(folder)) if whole(folder) else None
+        return entry_of(folder, name, Adapter.load(folder)) if whole(folder) else None
     except (AdapterError, OSError):
         return None
 
@@ -97,7 +106,8 @@ def _files(folder: Path) -> list[Path]:
     return [folder / CONFIG, folder / WEIGHTS[form_of(folder)]]
 
 
-def _entry(folder: Path, name: str, adapter: Adapter | Packed) -> Entry:
+def entry_of(folder: Path, name: str, adapter: Adapter | Packed) -> Entry:
+    """Return the entry of an adapter that lies in a folder, in a store or not."""
     note = _note(folder)
     entry = Entry(
         name=name,

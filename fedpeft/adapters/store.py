@@ -25,7 +25,7 @@ from fedpeft.adapters import shelf
 from fedpeft.adapters.adapter import Adapter
 from fedpeft.adapters.index import Changes, Entry, Index
 from fedpeft.adapters.packed import Packed
-from fedpeft.errors import AdapterError, nearest
+from fedpeft.errors import AdapterError
 from fedpeft.files import private_folder
 
 INDEX = "index.sqlite"
@@ -88,7 +88,7 @@ class AdapterStore:
         found = self._index.find(name)
         if found is None:
             names = [entry.name for entry in self._index.entries()]
-            raise AdapterError("adapter name", name, f"a name in {self.root}", nearest(name, names) if names else "")
+            raise AdapterError("adapter name", name, f"a name in {self.root}", shelf.suggestion(name, names))
         return found
 
     def folder(self, name: str) -> Path:

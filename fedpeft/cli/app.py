@@ -20,6 +20,7 @@ VERBS = {
     "report": "Print a run's figures and rebuild its report.html.",
     "generate": "Complete a text with a person's adapter, and suggest the next three words.",
     "export": "Write a run's base graph and adapters for devices again.",
+    "adapters": "List, inspect, compose, prune, quantize and merge adapters.",
     "pretrain": "Make the builtin base `keyboard` from public text.",
     "bench": "Measure one published figure against a named rival.",
     "doctor": "Show versions and devices, what works here and what does not.",
@@ -35,9 +36,11 @@ class _Lazy(TyperGroup):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:
             return None
-        function = getattr(import_module(f"fedpeft.cli.{cmd_name}"), cmd_name)
+        found = getattr(import_module(f"fedpeft.cli.{cmd_name}"), cmd_name)
+        if isinstance(found, typer.Typer):
+            return typer.main.get_command(found)
         single = typer.Typer(add_completion=False, rich_markup_mode="markdown")
-        single.command(cmd_name)(function)
+        single.command(cmd_name)(found)
         return typer.main.get_command(single)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
