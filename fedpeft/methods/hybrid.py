@@ -16,6 +16,10 @@ class Hybrid(Method):
         """Attach every part, in the order of the fields."""
         return Joined([(f"{name}.", _attach(name, part, model, slot)) for name, part in self.parts()], self.saved())
 
+    def private(self, rank: int) -> Method | None:
+        """Return a private adapter of the first part's kind: it lies over all of them."""
+        return self.parts()[0][1].private(rank)
+
     def parts(self) -> list[tuple[str, Method]]:
         """Return the parts by field."""
         fields = [(name, getattr(self, name)) for name in type(self).model_fields]

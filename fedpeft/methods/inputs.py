@@ -56,6 +56,30 @@ def make_room(given: dict[str, Any], count: int) -> None:
         given["position_ids"] = positions + count
 
 
+def learnt_positions(backbone: nn.Module) -> int | None:
+    """Return how many positions a backbone has learnt, None when they are computed."""
+    table = getattr(getattr(backbone, "embeddings", None), "position_embeddings", None)
+    if not isinstance(table, nn.Embedding):
+        return None
+    return table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
+
+
+def require_positions(known: int | None, count: int, tokens: int) -> None:
+    """Refuse a text that ``count`` positions before it push beyond the last learnt one.
+
+    Raises
+    ------
+    ScenarioError
+    """
+    if known is not None and count + tokens > known:
+        raise ScenarioError(
+            "method.length",
+            count,
+            f"at most {max(known - tokens, 0)} before a text of {tokens} tokens",
+            f"the base has {known} positions: shorten the prompt or the texts",
+        )
+
+
 def mark(cache: Any, owner: object) -> None:
     """Note in a cache that it holds what ``owner`` adds."""
     cache.__dict__.setdefault(_MARK, set()).add(id(owner))

@@ -32,6 +32,7 @@ class PTuning(Method):
     source: ClassVar[str] = "Liu et al. 2021, arXiv:2103.10385"
     sends: ClassVar[str] = "E and g: k d + 2 d w + w² + 2 w + d (MLP)"
     limits: ClassVar[str] = "Every text is k positions longer; sends more than the prompt it amounts to."
+    rate: ClassVar[float] = 3e-3
 
     length: int = Field(16, ge=1, le=1024, description="Vectors k before every text.")
     encoder: Literal["mlp", "lstm"] = Field("mlp", description="What computes them.")

@@ -3,13 +3,12 @@
     o_l = softmax(Q [P_l^K; K]ᵀ / √d) [P_l^V; V],   P_l^K, P_l^V: [k, heads, d]
 
 They enter as a cache of keys and values, as peft's do: where no cache is given in a new one, in a generation once, at
-its first call. The text's positions count from k. Prefixes of several attachments stand beside each other. A gate may
-scale each layer's prefix by what it computes from that layer's input (UniPELT).
+its first call. The text's positions count from k. Prefixes of several attachments stand beside each other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -18,14 +17,19 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
 from fedpeft.methods.attachment import Attachment
-from fedpeft.methods.inputs import is_marked, make_room, mark, named, parameter_names, text
+from fedpeft.methods.inputs import (
+    is_marked,
+    learnt_positions,
+    make_room,
+    mark,
+    named,
+    parameter_names,
+    require_positions,
+    text,
+)
 from fedpeft.methods.layout import layout
 from fedpeft.methods.peft_method import plain
 from fedpeft.methods.prompts import VECTORS
-
-Gate = Callable[[int, Tensor], Tensor]
-"""(layer number, the attention's input as float32 (texts, tokens, hidden)) -> factors of shape (texts, 1, 1, 1), or
-whatever else multiplies keys and values of shape (texts, heads, k, head size)."""
 
 
 class Prefixes(Attachment):
@@ -38,21 +42,13 @@ class Prefixes(Attachment):
         Gives the (k, layers * 2 * heads * head size) numbers, float32, in peft's order; its parameters are trained.
     config : mapping, optional
         What ``adapter_config.json`` says; peft's own for plain vectors by default.
-    gate : callable, optional
-        See :data:`Gate`. Its parameters are its owner's.
     """
 
     head_prefix = "base_model."
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        vectors: nn.Module,
-        config: Mapping[str, Any] | None = None,
-        gate: Gate | None = None,
-    ) -> None:
+    def __init__(self, model: PreTrainedModel, vectors: nn.Module, config: Mapping[str, Any] | None = None) -> None:
         found = layout(model)
-        self._vectors, self._gate = vectors, gate
+        self._vectors = vectors
         self._shape = (len(found.layers), 2, found.key_value_heads, found.head_size)
         with torch.no_grad():
             self.count = len(vectors())
@@ -60,13 +56,10 @@ class Prefixes(Attachment):
         super().__init__(dict(vectors.named_parameters()), config or self._plain)
         self._on, self._names = False, parameter_names(found.backbone)
         self._dtype, self._caches = model.dtype, bool(getattr(model.config, "use_cache", False))
-        self._filled: tuple[DynamicCache, int] | None = None
         self._own: DynamicCache | None = None
+        self._room = learnt_positions(found.backbone)
         found.backbone.register_forward_pre_hook(self._fill, with_kwargs=True)
         found.backbone.register_forward_hook(self._release, with_kwargs=True, always_call=True)
-        if gate is not None:
-            for layer in found.layers:
-                layer.query.register_forward_pre_hook(self._scale(layer.number))
 
     def enable(self, on: bool) -> None:
         """Let every token attend to the prefix, or not."""
@@ -78,7 +71,7 @@ class Prefixes(Attachment):
 
     @torch.no_grad()
     def changes(self) -> dict[str, Tensor]:
-        """Return each layer's keys and values, before any gate: what they do to an output hangs on the text."""
+        """Return each layer's keys and values: what they do to an output hangs on the text."""
         return {f"layers.{n}": torch.stack(pair) for n, pair in enumerate(self._per_layer())}
 
     def _per_layer(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -91,7 +84,7 @@ class Prefixes(Attachment):
     def _fill(
         self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        self._filled = self._own = None
+        self._own = None
         if not self._on:
             return None
         given = named(self._names, args, kwargs)
@@ -99,19 +92,18 @@ class Prefixes(Attachment):
         cache = given.get("past_key_values")
         if is_marked(cache, self):
             return (), given
-        read_in = text(given)
         if cache is None:
             given["past_key_values"] = cache = self._own = DynamicCache()
-        before = int(cache.get_seq_length())
+        read_in = text(given)
+        require_positions(self._room, self.count, int(cache.get_seq_length()) + read_in.shape[1])
         for number, pair in enumerate(self._per_layer()):
             keys, values = (t.to(read_in.device, self._dtype).expand(len(read_in), -1, -1, -1) for t in pair)
             cache.update(keys, values, number)
         mark(cache, self)
-        self._filled = (cache, before)
         return (), given
 
     def _release(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
-        own, self._filled, self._own = self._own, None, None
+        own, self._own = self._own, None
         wanted = kwargs.get("use_cache")
         if own is None or (self._caches if wanted is None else wanted):
             return None
@@ -120,23 +112,18 @@ class Prefixes(Attachment):
             out.past_key_values = None
         return out
 
-    def _scale(self, number: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def hook(_: nn.Module, args: tuple[Tensor, ...]) -> None:
-            if self._filled is None or self._gate is None:
-                return
-            cache, first = self._filled
-            layer: Any = cache.layers[number]
-            with torch.autocast(args[0].device.type, enabled=False):
-                factors = self._gate(number, args[0].float())
-            layer.keys = self._scaled(layer.keys, factors, first)
-            layer.values = self._scaled(layer.values, factors, first)
 
-        return hook
+@torch.no_grad()
+def heard(model: PreTrainedModel, ids: list[int]) -> Tensor:
+    """Return the keys and values that a text has in the base, shape (tokens, prefix width).
 
-    def _scaled(self, whole: Tensor, factors: Tensor, first: int) -> Tensor:
-        own = whole[:, :, first : first + self.count]
-        scaled = (own.float() * factors).to(whole.dtype)
-        return torch.cat([whole[:, :, :first], scaled, whole[:, :, first + self.count :]], dim=2)
+    As a prefix of a causal model they are that text itself before every other.
+    """
+    cache = DynamicCache()
+    layout(model).backbone(input_ids=torch.tensor([ids], device=model.device), past_key_values=cache)
+    layers: list[Any] = cache.layers
+    pairs = torch.stack([torch.cat([layer.keys, layer.values]) for layer in layers])
+    return pairs.permute(3, 0, 1, 2, 4).reshape(len(ids), -1).float()
 
 
 def prefix_width(model: PreTrainedModel) -> int:

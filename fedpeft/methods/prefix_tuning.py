@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
 from pydantic import Field
 from transformers import PreTrainedModel
 
 from fedpeft.methods.attachment import Attachment
 from fedpeft.methods.layout import layout
 from fedpeft.methods.method import Algebra, Method, register
+from fedpeft.methods.p_tuning_v2 import starting_prefix
 from fedpeft.methods.prefix import Prefixes, prefix_width
 from fedpeft.methods.prompt_tuning import require_length
 from fedpeft.methods.prompts import Vectors
@@ -41,11 +41,16 @@ class PrefixTuning(Method):
         64, ge=1, le=4096, description="Width w of the network; none: the keys and values are trained themselves."
     )
 
+    @property
+    def averaging(self) -> Algebra:
+        """A set's where the keys and values are trained themselves."""
+        return Algebra.SET if self.projection is None else self.algebra
+
     def attach(self, model: PreTrainedModel, slot: str) -> Attachment:
         """Put the computed keys and values into the model's layers."""
         require_length(model, self.length)
         found, numbers = layout(model), prefix_width(model)
         if self.projection is None:
-            return Prefixes(model, Vectors(torch.randn(self.length, numbers)))
+            return Prefixes(model, Vectors(starting_prefix(model, self.length)))
         width = found.key_value_heads * found.head_size
         return Prefixes(model, Projection(self.length, width, self.projection, numbers), self.saved())

