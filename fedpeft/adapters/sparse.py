@@ -2,7 +2,7 @@
 
 Places are kept as the number of zeros before each value, in 1, 2 or 4 bytes as the longest gap needs, or as one bit
 per number, whichever is fewer bytes. With n numbers and k values in float32 that is ``4 k + min(w k, n / 8)`` bytes
-against ``4 n``: a quarter kept takes about a third of the room, and half kept a little more than half.
+against ``4 n``: a tenth kept takes 13 % of the room, half kept 53 %, and beyond 97 % nothing is won.
 """
 
 from __future__ import annotations
