@@ -24,7 +24,8 @@ from fedpeft.methods.layout import features, linears, require_rank
 from fedpeft.methods.method import Algebra, Method, register
 from fedpeft.methods.shares import outer_share
 
-_NUMBERED = re.compile(r"(?P<stack>.*?\.)(?P<layer>\d+)\.(?P<kind>\D[^0-9]*)")
+_NUMBERED = re.compile(r"(.*\.)(\d+)\.(\D[^0-9]*)")
+"""Stack of layers, number of the layer, kind of matrix."""
 
 
 @register
@@ -49,16 +50,19 @@ class SharedLora(Method):
     def attach(self, model: PreTrainedModel, slot: str) -> Attachment:
         """Hang one module onto all the matrices that share it."""
         require_rank(model, self.rank, self.targets)
+        targets = linears(model, self.targets)
+        owners = self._owners(list(targets))
         shared: dict[str, LowRank] = {}
-        used: dict[str, LowRank] = {}
         placed = []
-        for name, linear in linears(model, self.targets).items():
-            owner, sizes = self._owner(name, model), features(linear)
-            module = shared.setdefault(owner, LowRank(*sizes, self.rank, self.alpha / self.rank))
+        for name, linear in targets.items():
+            sizes = features(linear)
+            if owners[name] not in shared:
+                shared[owners[name]] = LowRank(*sizes, self.rank, self.alpha / self.rank)
+            module = shared[owners[name]]
             if module.sizes != sizes:
                 raise ScenarioError("method.groups", self.groups, "layers of one shape in a group", f"{name} differs")
-            used[name] = module
             placed.append(Placed(name, module, linear, "parallel", sizes[0]))
+        used = {name: shared[owner] for name, owner in owners.items()}
 
         def fold() -> Fold:
             return as_lora({name: (m.lora_A.weight, m.scale * m.lora_B.weight) for name, m in used.items()})
@@ -73,14 +77,19 @@ class SharedLora(Method):
         """Scale B alone: the change is linear in it."""
         return outer_share(schema, start, trained, share, lambda name: "lora_B" in name)
 
-    def _owner(self, name: str, model: PreTrainedModel) -> str:
-        """Return the group and kind that a matrix belongs to."""
-        match, layers = _NUMBERED.fullmatch(name), int(model.config.num_hidden_layers)
-        if match is None:
-            raise ScenarioError("method.targets", name, "modules inside the layers", "only those can be shared")
-        if self.groups > layers:
-            raise ScenarioError("method.groups", self.groups, f"at most {layers}", "the base has no more layers")
-        return f"groups.{int(match['layer']) * self.groups // layers}.{match['kind']}"
+    def _owners(self, names: list[str]) -> dict[str, str]:
+        """Return the group and kind that each matrix belongs to; every stack of layers has its own groups."""
+        found = {name: _NUMBERED.fullmatch(name) for name in names}
+        outside = next((name for name, match in found.items() if match is None), None)
+        if outside is not None:
+            raise ScenarioError("method.targets", outside, "modules inside the layers", "only those can be shared")
+        owners, parts = {}, {name: match.groups() for name, match in found.items() if match}
+        for name, (stack, layer, kind) in parts.items():
+            layers = 1 + max(int(other) for where, other, _ in parts.values() if where == stack)
+            if self.groups > layers:
+                raise ScenarioError("method.groups", self.groups, f"at most {layers}", "the base has no more layers")
+            owners[name] = f"{stack}group{int(layer) * self.groups // layers}.{kind}"
+        return owners
 
 
 class LowRank(nn.Module):
