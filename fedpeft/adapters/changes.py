@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fedpeft.adapters.adapter import Adapter
 from fedpeft.adapters.factors import Factors, factors
-from fedpeft.adapters.schema import Vector
+from fedpeft.adapters.schema import Schema, Vector
 from fedpeft.errors import AdapterError, nearest
 
 _PREFIX, _MAGNITUDE, _IA3 = "base_model.model.", ".lora_magnitude_vector", ".ia3_l"
@@ -64,7 +64,7 @@ def changes(adapter: Adapter, weights: Mapping[str, Tensor], transposed: set[str
                 continue
             remedy = nearest(site.weight, weights)
             raise AdapterError(f"base weight {site.weight}", "absent", "a plain Hugging Face model", remedy)
-        flipped = everywhere if transposed is None else site.module in transposed
+        flipped = bool(site.module) and (everywhere if transposed is None else site.module in transposed)
         expected, shape = site.shape[::-1] if flipped else site.shape, tuple(weights[site.weight].shape)
         if len(shape) != len(expected) or any(e not in (None, n) for e, n in zip(expected, shape, strict=True)):
             raise AdapterError(f"base weight {site.weight}", shape, f"shape {expected}")
@@ -86,13 +86,19 @@ class _Site:
 
 
 def _lora(adapter: Adapter) -> Iterator[_Site]:
-    magnitudes = {n.removeprefix(_PREFIX): t for n, t in adapter.tensors().items() if n.endswith(_MAGNITUDE)}
-    for module, part in factors(_without_magnitudes(adapter)).items():
+    tensors = {name.removeprefix(_PREFIX): tensor for name, tensor in adapter.tensors().items()}
+    magnitudes = {name: tensor for name, tensor in tensors.items() if name.endswith(_MAGNITUDE)}
+    heads = tuple(f"{module}." for module in adapter.config.get("modules_to_save") or ())
+    whole = {name: tensor for name, tensor in tensors.items() if heads and name.startswith(heads)}
+    for module, part in factors(_without(adapter, {*magnitudes, *whole})).items():
         magnitude = magnitudes.get(module + _MAGNITUDE)
         if bool(adapter.config.get("use_dora")) != (magnitude is not None):
             raise AdapterError(f"adapter module {module}", "no magnitudes", "a DoRA's lora_magnitude_vector")
         shape = (part.b.shape[0], part.a.shape[1])
         yield _Site(f"{module}.weight", module, shape, partial(_low_rank, part, magnitude))
+    for name, tensor in whole.items():
+        # A trained head takes the place of the base's, as it lies.
+        yield _Site(name, "", tensor.shape, partial(_replaced, tensor))
 
 
 def _ia3(adapter: Adapter) -> Iterator[_Site]:
@@ -136,13 +142,17 @@ def _flip(change: Callable[[Tensor], Tensor], weight: Tensor) -> Tensor:
     return change(weight.T).T.contiguous() if weight.ndim == 2 else change(weight)
 
 
-def _without_magnitudes(adapter: Adapter) -> Adapter:
-    """Return a DoRA's factors as if they were a plain LoRA's."""
-    if not adapter.config.get("use_dora"):
+def _replaced(tensor: Vector, device: torch.device) -> Change:
+    return Change(lambda weight: _tensor(tensor, device), lambda merged: merged)
+
+
+def _without(adapter: Adapter, names: set[str]) -> Adapter:
+    """Return an adapter's factors as if they were a plain LoRA's."""
+    if not names:
         return adapter
-    tensors = {n: t for n, t in adapter.tensors().items() if not n.endswith(_MAGNITUDE)}
-    schema = type(adapter.schema).of({n: t.shape for n, t in tensors.items()})
-    config = {**adapter.config, "use_dora": False}
+    tensors = {n: t for n, t in adapter.tensors().items() if n.removeprefix(_PREFIX) not in names}
+    schema = Schema.of({n: t.shape for n, t in tensors.items()})
+    config = {**adapter.config, "use_dora": False, "modules_to_save": None}
     return replace(adapter, schema=schema, vector=schema.flatten(tensors), config=config)
 
 

@@ -3,6 +3,7 @@
     LoRA    W' = W + s B A
     DoRA    W' = m (W + s B A) / ||W + s B A||        (norms of rows)
     IA3     W' = l W, bias' = l bias;  or W' = W l before a feed-forward layer
+    heads   W' = the trained one
 
 Merged weights cost nothing extra to compute with, and serve one person. Taking the change out by subtraction would
 leave rounding behind, so the originals are kept; or, with ``low_memory``, what subtraction leaves is recorded: the
@@ -123,7 +124,8 @@ def merge(model: nn.Module | MutableMapping[str, Tensor], adapter: Adapter, low_
         A plain Hugging Face model, not one that peft wraps, or its state dict. Changed weights are new tensors;
         the old ones are not written to, so other models that share them do not change.
     adapter : Adapter
-        A LoRA (rsLoRA, DoRA, any ranks) or IA3. Whether it belongs to this base, :meth:`Adapter.require_base` tells.
+        A LoRA (rsLoRA, DoRA, any ranks, with its head) or IA3. Whether it belongs to this base is
+        :meth:`Adapter.require_base`'s to say.
     low_memory : bool
         Keep a compressed correction instead of the original tensors.
 

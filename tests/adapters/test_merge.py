@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import IA3Config, LoraConfig, PeftModel, PrefixTuningConfig
 from torch import nn
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaForSequenceClassification
 
 from fedpeft.adapters import Adapter, Schema
 from fedpeft.adapters.merge import merge
 from fedpeft.errors import AdapterError
 
-from .models import BASE, logits, saved, tiny, trained
+from .models import BASE, IDS, logits, saved, tiny, trained
 
 LM = {"task_type": "CAUSAL_LM"}
 CONFIGS = {
@@ -94,6 +94,27 @@ def test_even_numbers_that_swallow_the_change_come_back(weights, factors):
             except AdapterError as error:
                 assert "NaN or infinity" in str(error)
             assert state["x.weight"].numpy().tobytes() == before
+
+
+@both
+def test_a_classifiers_head_is_merged_too(low_memory, tmp_path):
+    def classifier() -> LlamaForSequenceClassification:
+        torch.manual_seed(0)
+        config = tiny().config
+        config.num_labels, config.pad_token_id = 3, 0
+        return LlamaForSequenceClassification(config).eval()
+
+    model = trained(LoraConfig(r=2, target_modules=["q_proj"], task_type="SEQ_CLS"), model=classifier())
+    model.save_pretrained(tmp_path)
+    base = classifier()
+    before = bits(base)
+    merged = merge(base, Adapter.load(tmp_path, BASE), low_memory)
+    assert "score.weight" in merged.names
+    assert torch.equal(base.score.weight, model.base_model.model.score.modules_to_save["default"].weight)
+    with torch.no_grad():
+        torch.testing.assert_close(base(input_ids=IDS).logits, model(input_ids=IDS).logits, atol=1e-5, rtol=0)
+    merged.undo()
+    assert bits(base) == before
 
 
 def test_a_with_block_ends_with_the_base(shared):

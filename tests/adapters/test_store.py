@@ -7,6 +7,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -265,6 +266,7 @@ for i in range(15):
 """
 
 
+@pytest.mark.slow
 def test_two_processes_may_write_at_once(tmp_path, repository):
     root = tmp_path / "store"
     writers = [
@@ -283,6 +285,39 @@ def test_two_processes_may_write_at_once(tmp_path, repository):
         if entry.name != "contended":
             _, who, i = entry.name.split("-")
             assert np.array_equal(store.get(entry.name).vector, random_lora(1, seed=1000 * int(who) + int(i)).vector)
+
+
+_ENDLESS = """
+import sys
+from itertools import count
+from pathlib import Path
+from tests.adapters.lora import random_lora
+from fedpeft.adapters.store import AdapterStore
+store = AdapterStore(Path(sys.argv[1]))
+for i in count():
+    store.add(f"a{i % 3}", random_lora(1, seed=i), replacing=True)
+    print(i, flush=True)
+"""
+
+
+@pytest.mark.parametrize("writes", [2, 3, 5])
+def test_a_killed_writer_leaves_whole_adapters_and_a_store_that_works(tmp_path, repository, writes):
+    root = tmp_path / "store"
+    with subprocess.Popen(
+        [sys.executable, "-c", _ENDLESS, str(root)], cwd=repository, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as writer:
+        for _ in range(writes):
+            assert writer.stdout.readline()
+        time.sleep(0.003 * writes)
+        writer.kill()
+    store = AdapterStore(root)
+    assert len(store) >= min(writes, 3)
+    for entry in store.list():
+        assert store.get(entry.name).schema == random_lora(1).schema
+    assert all("not in the index" in problem for problem in store.verify().values())
+    assert store.rebuild() == len(store) >= min(writes, 3)
+    assert store.verify() == {}
+    store.add("next", random_lora(1))
 
 
 def test_threads_may_share_a_store(store):
