@@ -17,6 +17,8 @@ from fedpeft.errors import FedpeftError
 
 VERBS = {
     "simulate": "Run a scenario on this machine, start to finish.",
+    "compare": "Train many methods on one scenario and lay them side by side.",
+    "advise": "Say which method, rank and rule fit a device and a link, and why.",
     "report": "Print a run's figures and rebuild its report.html.",
     "generate": "Complete a text with a person's adapter, and suggest the next three words.",
     "export": "Write a run's base graph and adapters for devices again.",

@@ -12,7 +12,7 @@ from fedpeft.errors import FedpeftError, nearest
 
 
 def bench(
-    name: Annotated[str, typer.Argument(help="roundtrip, ring or base.")],
+    name: Annotated[str, typer.Argument(help="roundtrip, ring, methods or base.")],
     full: Annotated[bool, typer.Option("--full", help="The published table instead of the quick one.")] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON object as the last line.")] = False,
 ) -> None:

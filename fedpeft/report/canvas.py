@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import StringIO
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import escape
 
@@ -108,6 +109,22 @@ def panel(figure: Figure, box: tuple[int, int, int, int], label: str, below: int
     axes.set_axisbelow(True)
     axes.tick_params(length=0, pad=6)
     return axes
+
+
+def save(path: Path, pixels: tuple[int, int], paint: Callable[[Figure], None]) -> None:
+    """Draw a figure into a file of its own, on white; ``.svg`` or ``.png`` by its name."""
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_STYLE)
+        figure = Figure(figsize=(pixels[0] / _UNITS, pixels[1] / _UNITS), facecolor="white")
+        FigureCanvasAgg(figure)
+        paint(figure)
+        undated = _UNDATED if path.suffix == ".svg" else None
+        figure.savefig(path, dpi=2 * _UNITS, metadata=undated)
 
 
 def _svg(name: str, title: str, pixels: tuple[int, int], paint: Callable[[Figure], None]) -> str:

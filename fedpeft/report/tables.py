@@ -106,13 +106,14 @@ def grids(figures: Mapping[str, Any]) -> list[Grid]:
 
 def markdown(figures: Mapping[str, Any], status: str = "finished") -> str:
     """Write the results as Markdown, as published beside a scenario."""
-    parts = [_markdown_grid(grid) for grid in grids(figures)]
+    parts = [markdown_grid(grid) for grid in grids(figures)]
     parts.append("\n".join(f"- {label}: {text}" for label, text in facts(figures)))
     parts += [f"> {caution}" for caution in cautions(figures, status)]
     return "\n\n".join(parts) + "\n"
 
 
-def _markdown_grid(grid: Grid) -> str:
+def markdown_grid(grid: Grid) -> str:
+    """Write one table as Markdown."""
     rule = [":--" if column < grid.words else "--:" for column in range(len(grid.head))]
     rows = [tuple(f"**{c}**" for c in row) if row[0] == grid.strong else row for row in grid.rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (grid.head, rule, *rows))
@@ -146,7 +147,7 @@ def terminal(figures: Mapping[str, Any], title: str, status: str = "finished", w
     for label, text in facts(figures):
         lines.add_row(label, Text(text))
     parts: list[RenderableType] = [Text(title, style="bold")]
-    parts += [_terminal_grid(grid if width >= _WIDE else _unexplained(grid), width) for grid in grids(figures)]
+    parts += [terminal_grid(grid if width >= _WIDE else _unexplained(grid), width) for grid in grids(figures)]
     parts.append(Padding(lines, (1, 1)))
     parts += [Text(f" ! {caution}", style="yellow") for caution in cautions(figures, status)]
     return Group(*parts)
@@ -160,7 +161,8 @@ def _unexplained(grid: Grid) -> Grid:
     return replace(grid, head=grid.head[:1] + grid.head[2:], rows=rows, words=1)
 
 
-def _terminal_grid(grid: Grid, width: int) -> RenderableType:
+def terminal_grid(grid: Grid, width: int) -> RenderableType:
+    """Lay one table out for a terminal of so many columns."""
     from rich import box
     from rich.padding import Padding
     from rich.table import Table
