@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
-from peft.utils.other import get_pattern_key
 from pydantic import JsonValue
 
 from fedpeft.adapters import Adapter
-from fedpeft.adapters.algebra import lora_scaling
+from fedpeft.adapters.factors import module_scaling
 from fedpeft.device.bundle import ADAPTER, hash_files
 from fedpeft.device.manifest import MANIFEST, Manifest, Shape
 from fedpeft.errors import AdapterError, BundleError
@@ -115,7 +114,7 @@ def lora_inputs(adapter: Adapter) -> Inputs:
         module = match["module"]
         factor = np.float32(1)
         if match["part"] == "B":
-            factor = np.float32(_scaling(adapter.config, module, tensor.shape[1]))
+            factor = np.float32(module_scaling(adapter.config, module, tensor.shape[1]))
         inputs[name.removeprefix("base_model.model.")] = np.ascontiguousarray(tensor.T * factor)
     return inputs
 
@@ -156,16 +155,6 @@ def require_plain(config: Mapping[str, Any]) -> None:
     for field in _VARIANTS:
         if config.get(field):
             raise AdapterError(f"adapter {field}", config[field], "nothing", "export a plain LoRA")
-
-
-def _scaling(config: Mapping[str, Any], module: str, rank: int) -> float:
-    """Return a module's scaling; peft lets single modules have a rank and an alpha of their own."""
-    ranks, alphas = config.get("rank_pattern") or {}, config.get("alpha_pattern") or {}
-    expected = ranks.get(get_pattern_key(list(ranks), module), config["r"])
-    if rank != expected:
-        raise AdapterError(f"adapter rank of {module}", rank, f"{expected}, as its configuration says")
-    alpha = alphas.get(get_pattern_key(list(alphas), module), config["lora_alpha"])
-    return lora_scaling({**config, "r": rank, "lora_alpha": alpha})
 
 
 def _require_sites(inputs: Inputs, sites: Mapping[str, Shape]) -> None:

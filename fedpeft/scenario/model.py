@@ -154,7 +154,7 @@ class Scenario(Table):
     @cached_property
     def private_method(self) -> Method | None:
         """The method of a private adapter on the shared one; None where a person's is the shared one, fine-tuned."""
-        if self.task.kind == "classification":
+        if self.task.kind == "classification" or not self.shared_method.joins:
             return None  # a head is personal too, and two heads do not add up
         return self.shared_method.private(self.personalization.rank)
 
