@@ -167,7 +167,7 @@ class Worker:
         after = attached.read(SHARED)
         delta = (after - start)[self.shared_mask(round_)]
         uniform = scenario.federation.weighting == "uniform"
-        weight = 1.0 if uniform else min(own.tokens / scenario.federation.weight_cap, 1.0)
+        weight = 1.0 if uniform else min(own.tokens / scenario.weight_cap, 1.0)
         payload = self.channel.protect(self._encode(delta, weight, trained.loss, trained.tokens, seed, round_))
         if self.private_mask.any():
             # On disk before the reply leaves: what the server hears of a round, the client has.

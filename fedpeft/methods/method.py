@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from enum import StrEnum
 from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -147,9 +147,7 @@ def first_complaint(error: ValidationError, prefix: str, model: type[BaseModel])
     if complaint["type"] == "extra_forbidden":
         owner = model
         for part in path[:-1]:
-            annotation = owner.model_fields[part].annotation
-            if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-                owner = annotation
+            owner = table_of(owner.model_fields[part].annotation) or owner
         return ScenarioError(field, path[-1], "a known field", nearest(path[-1], owner.model_fields))
     message = complaint["msg"].removeprefix("Value error, ")
     return ScenarioError(field, complaint["input"], message[0].lower() + message[1:])
@@ -163,6 +161,13 @@ def _path(loc: tuple[int | str, ...], model: type[BaseModel]) -> list[str]:
         if owner is None:
             break
         path.append(str(part))
-        annotation = owner.model_fields[str(part)].annotation if str(part) in owner.model_fields else None
-        owner = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+        owner = table_of(owner.model_fields[str(part)].annotation) if str(part) in owner.model_fields else None
     return path
+
+
+def table_of(annotation: Any) -> type[BaseModel] | None:
+    """Return the table that a field holds, be it optional; None when it holds a plain value."""
+    for kind in (annotation, *get_args(annotation)):
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            return kind
+    return None

@@ -75,7 +75,12 @@ class FederationTable(Table):
     weighting: Literal["tokens", "uniform"] = Field(
         "tokens", description="Weigh a client by its training tokens, or all alike."
     )
-    weight_cap: int = Field(20_000, ge=1, description="Tokens above which a client's weight is 1.")
+    weight_cap: int | None = Field(
+        None,
+        ge=1,
+        description="Predictions to train on above which a client's weight is 1; by default 20000 pieces of text, 500 "
+        "texts to classify, or 2000 pieces of captions.",
+    )
     schedule: Schedule = Field(
         "constant",
         description="Course of the clients' learning rate over the rounds; a falling one lets the mean settle.",
@@ -90,7 +95,9 @@ class ChannelTable(Table):
     name: str = Field("plain", description="plain: the server could read each update.")
     bits: int = Field(16, ge=8, le=32, description="Size of the ring; the wire width of a coordinate.")
     range: float | Literal["auto"] = Field(
-        "auto", description="Largest change of a coordinate that is not clipped; auto: learning rate × steps."
+        "auto",
+        description="Largest change of a coordinate that is not clipped; auto: steps × learning rate, that of the head "
+        "where one is shared.",
     )
 
 
@@ -157,6 +164,13 @@ class Scenario(Table):
         if self.task.kind == "classification" or not self.shared_method.joins:
             return None  # a head is personal too, and two heads do not add up
         return self.shared_method.private(self.personalization.rank)
+
+    @property
+    def weight_cap(self) -> int:
+        """Predictions above which a client's weight is 1. Small weights waste the ring's levels."""
+        return (
+            self.federation.weight_cap or {"next_word": 20_000, "classification": 500, "caption": 2_000}[self.task.kind]
+        )
 
     @cached_property
     def precision(self) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from typing import Any
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from fedpeft.methods.method import METHODS, known_methods
+from fedpeft.methods.method import METHODS, known_methods, table_of
 from fedpeft.scenario.model import Scenario
 
 _HEAD = """\
@@ -23,44 +25,51 @@ are refused with one line. `fedpeft simulate FILE --set table.key=value` changes
 def reference() -> str:
     """Return the reference as Markdown."""
     known_methods()
-    plain = {n: f for n, f in Scenario.model_fields.items() if _table(f) is None and n != "method"}
-    parts = [_HEAD, _section("Top level", plain)]
-    for name, field in Scenario.model_fields.items():
-        model = _table(field)
-        if model is not None:
-            parts.append(_section(f"`[{name}]`", model.model_fields, field.description))
-            for inner, inner_field in model.model_fields.items():
-                nested = _table(inner_field)
-                if nested is not None:
-                    parts.append(f"`[{name}.{inner}]`: {inner_field.description}\n")
+    plain = {n: f for n, f in Scenario.model_fields.items() if table_of(f.annotation) is None and n != "method"}
+    parts = [_HEAD, _section("Top level", plain), *_tables(Scenario, "", set())]
     for name, method in sorted(METHODS.items()):
         heading = f'`[method]` with `name = "{name}"`'
         parts.append(_section(heading, method.model_fields, (method.__doc__ or "").splitlines()[0]))
+        # A hybrid's parts are methods with sections of their own.
+        parts += _tables(method, "method.", set(METHODS.values()))
     return "\n".join(parts)
+
+
+def _tables(model: type[BaseModel], prefix: str, shown: set[type[BaseModel]]) -> Iterator[str]:
+    """Yield a section for every table below a model; of one that was shown already, a line that says so."""
+    for name, field in model.model_fields.items():
+        table, path = table_of(field.annotation), f"{prefix}{name}"
+        if table is None:
+            continue
+        if table in shown:
+            yield f"`[{path}]`: {field.description}\n"
+            continue
+        shown.add(table)
+        optional = "" if field.default_factory or field.is_required() else "Optional. "
+        yield _section(f"`[{path}]`", table.model_fields, f"{optional}{field.description}")
+        yield from _tables(table, f"{path}.", shown)
 
 
 def _section(heading: str, fields: dict[str, FieldInfo], text: str | None = "") -> str:
     rows = [
         f"| `{name}` | {_default(field)} | {field.description} |"
         for name, field in fields.items()
-        if _table(field) is None
+        if table_of(field.annotation) is None
     ]
     lines = [f"## {heading}", ""]
     if text:
         lines += [text, ""]
-    return "\n".join([*lines, "| key | default | meaning |", "| --- | --- | --- |", *rows, ""])
-
-
-def _table(field: FieldInfo) -> type[BaseModel] | None:
-    kind = field.annotation
-    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+    if rows:
+        lines += ["| key | default | meaning |", "| --- | --- | --- |", *rows, ""]
+    return "\n".join(lines)
 
 
 def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
     value: Any = field.get_default(call_default_factory=True)
-    return "" if value is None else f"`{value!r}`".replace("'", '"')
+    # As TOML writes it, whose plain values are JSON's.
+    return "" if value is None else f"`{json.dumps(value, ensure_ascii=False)}`"
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ def validate(scenario: Scenario) -> None:
     _task(scenario)
     for field, training in (("training", scenario.training), ("personalization.training", own)):
         _memory(scenario, field, training)
+        _robustness(scenario, field, training)
     if federation.minimum > federation.cohort:
         raise ScenarioError("federation.minimum", federation.minimum, f"at most cohort = {federation.cohort}")
     clients = scenario.data.clients
@@ -84,14 +85,32 @@ def _memory(scenario: Scenario, field: str, training: Training) -> None:
         raise ScenarioError(
             f"{field}.checkpointing", True, "false", f"{name} keeps keys and values that cannot be computed again"
         )
-    if training.chunk is not None and scenario.task.kind != "next_word":
+    if training.chunk is not None and scenario.task.kind == "classification":
         raise ScenarioError(f"{field}.chunk", training.chunk, "task.kind = 'next_word'", "few classes need no chunks")
     if training.chunk is not None and training.distillation is not None:
         raise ScenarioError(f"{field}.chunk", training.chunk, "no distillation", "a teacher needs all logits at once")
     if training.autocast and scenario.base.dtype != "float32":
         raise ScenarioError(f"{field}.autocast", True, "base.dtype = 'float32'", "the base computes in it already")
-    if training.augmentation is not None and not any(training.augmentation.model_dump().values()):
+
+
+def _robustness(scenario: Scenario, field: str, training: Training) -> None:
+    """Refuse ways to robustness that would change nothing, or teachers who know nothing."""
+    kind, changed, taught = scenario.task.kind, training.augmentation, training.distillation
+    if changed is not None and not any(changed.model_dump().values()):
         raise ScenarioError(f"{field}.augmentation", "all zero", "one of drop, swap and replace above 0")
+    if changed is not None and kind == "caption":
+        raise ScenarioError(f"{field}.augmentation", kind, "another task", "all words of a caption are targets")
+    if taught is not None and kind == "classification":
+        raise ScenarioError(
+            f"{field}.distillation", kind, "task.kind = 'next_word'", "no base's head knows the classes"
+        )
+    if taught is not None and taught.teacher and kind != "next_word":
+        raise ScenarioError(
+            f"{field}.distillation.teacher",
+            taught.teacher,
+            "''",
+            "the base itself is the one teacher who sees pictures",
+        )
 
 
 def ring_codec(scenario: Scenario) -> RingCodec:
@@ -99,11 +118,13 @@ def ring_codec(scenario: Scenario) -> RingCodec:
 
     With ``range = "auto"`` the range is learning rate × steps: about what AdamW can move a coordinate in a round,
     because each of its steps is at most about the learning rate (Kingma & Ba 2015, arXiv:1412.6980, section 2.1).
+    Where a classifier's head is shared, the rate is the head's.
     """
-    wanted = scenario.channel.range
+    wanted, training = scenario.channel.range, scenario.training
     if wanted == "auto":
-        steps = scenario.training.steps or scenario.training.max_steps or 1
-        wanted = scenario.training.learning_rate * steps
+        steps = training.steps or training.max_steps or 1
+        heads = scenario.task.kind == "classification" and scenario.task.head == "shared"
+        wanted = training.learning_rate * steps * (max(training.head_factor, 1.0) if heads else 1.0)
     return RingCodec(scenario.channel.bits, float(wanted), scenario.federation.cohort)
 
 

@@ -67,9 +67,11 @@ class Training(Table):
         None, ge=1, description="Predictions whose logits exist at once; saves memory with a large vocabulary."
     )
     autocast: bool = Field(False, description="Compute matrix products in bfloat16 over a float32 base.")
-    augmentation: Augmentation | None = Field(None, description="Text augmentation.")
-    adversarial: Adversarial | None = Field(None, description="Adversarial training on embeddings.")
-    distillation: Distillation | None = Field(None, description="Teacher–student distillation.")
+    augmentation: Augmentation | None = Field(None, description="Change what is read a little, in every step anew.")
+    adversarial: Adversarial | None = Field(
+        None, description="Learn under the worst small change of the embeddings as well."
+    )
+    distillation: Distillation | None = Field(None, description="Learn a teacher's whole distribution as well.")
 
     @model_validator(mode="after")
     def _one_length(self) -> Training:

@@ -7,7 +7,6 @@ import pytest
 from fedpeft.errors import ScenarioError
 from fedpeft.methods import METHODS
 from fedpeft.methods.lora import Lora
-from fedpeft.methods.method import Algebra
 from fedpeft.scenario import Scenario, load_scenario, parse_scenario
 from fedpeft.scenario.validate import panel_codec, ring_codec, validate
 
@@ -136,12 +135,50 @@ def scenario(**tables) -> dict[str, object]:
             "personalization.training.steps: found 0, expected input should be greater than or equal to 1",
         ),
         ({"samples": {"tokens": 0}}, "samples.tokens: found 0, expected input should be greater than or equal to 1"),
+        (
+            {"training": {"steps": 1, "augmentation": {"drop": 1.0}}},
+            "training.augmentation.drop: found 1.0, expected input should be less than 1",
+        ),
+        (
+            {"training": {"steps": 1, "adversarial": {"kind": "fgsm"}}},
+            "training.adversarial.kind: found 'fgsm', expected input should be 'fgm' or 'pgd'",
+        ),
+        (
+            {"training": {"steps": 1, "distillation": {"weight": 0}}},
+            "training.distillation.weight: found 0, expected input should be greater than 0",
+        ),
+        ({"training": {"steps": 1, "augmentation": 0.1}}, "training.augmentation: found 0.1, expected input should be"),
+        (
+            {"training": {"steps": 1, "optimizer": "adam8bit"}},
+            "training.optimizer: found 'adam8bit', expected input should be 'adamw' or 'adamw8bit'",
+        ),
+        (
+            {"task": {"kind": "classify"}},
+            "task.kind: found 'classify', expected input should be 'next_word', 'classification' or 'caption'",
+        ),
+        (
+            {"base": {"precision": "int4"}},
+            "base.precision: found 'int4', expected input should be 'full', 'nf4' or 'int8'",
+        ),
         # typos at every depth
         ({"metod": LORA}, "metod: found 'metod', expected a known field; did you mean 'method'?"),
         ({"data": {"windo": 8}}, "data.windo: found 'windo', expected a known field; did you mean 'window'?"),
         (
             {"personalization": {"training": {"stepz": 4, "steps": 4}}},
             "personalization.training.stepz: found 'stepz', expected a known field; did you mean 'steps'?",
+        ),
+        (
+            {"training": {"steps": 1, "augmentation": {"drp": 0.1}}},
+            "training.augmentation.drp: found 'drp', expected a known field; did you mean 'drop'?",
+        ),
+        (
+            {"personalization": {"training": {"steps": 4, "adversarial": {"radios": 1}}}},
+            "personalization.training.adversarial.radios: found 'radios', expected a known field; "
+            "did you mean 'radius'?",
+        ),
+        (
+            {"training": {"steps": 1, "distillation": {"zzz": 1}}},
+            "training.distillation.zzz: found 'zzz', expected a known field; known: teacher, temperature, weight",
         ),
         ({"aggregation": {"zzz": 1}}, "aggregation.zzz: found 'zzz', expected a known field; known: beta1, beta2,"),
         # and the method's own
@@ -154,17 +191,116 @@ def test_a_mistake_is_named_with_its_field_value_and_remedy(tables, message):
     assert refused(scenario(**tables)).startswith(message)
 
 
-def test_a_partition_needs_a_method_with_two_factors(monkeypatch):
-    """No such method is registered yet, so one is registered for this test."""
+LABELS = {"task": {"kind": "classification"}}
+PREFIX = {"method": {"name": "prefix_tuning"}}
 
-    class Vector(Lora):
-        name: ClassVar[str] = "vector"
-        algebra: ClassVar[Algebra] = Algebra.LINEAR
 
-    monkeypatch.setitem(METHODS, "vector", Vector)
-    message = refused(scenario(method={"name": "vector"}, federation={"partition": "ffa"}))
-    assert message == "federation.partition: found 'ffa', expected all; vector has no two factors to divide"
-    parse_scenario(scenario(method={"name": "vector"}))
+@pytest.mark.parametrize("table", ["training", "personalization.training"])
+@pytest.mark.parametrize(
+    ("tables", "options", "message"),
+    [
+        (
+            PREFIX,
+            {"checkpointing": True},
+            "checkpointing: found True, expected false; prefix_tuning keeps keys and values that cannot be computed again",
+        ),
+        (
+            LABELS,
+            {"chunk": 64},
+            "chunk: found 64, expected task.kind = 'next_word'; few classes need no chunks",
+        ),
+        (
+            {},
+            {"chunk": 64, "distillation": {}},
+            "chunk: found 64, expected no distillation; a teacher needs all logits at once",
+        ),
+        (
+            {},
+            {"autocast": True},
+            "autocast: found True, expected base.dtype = 'float32'; the base computes in it already",
+        ),
+        (
+            {},
+            {"augmentation": {"drop": 0.0}},
+            "augmentation: found 'all zero', expected one of drop, swap and replace above 0",
+        ),
+        (
+            {"task": {"kind": "caption"}},
+            {"augmentation": {"drop": 0.1}},
+            "augmentation: found 'caption', expected another task; all words of a caption are targets",
+        ),
+        (
+            LABELS,
+            {"distillation": {}},
+            "distillation: found 'classification', expected task.kind = 'next_word'; no base's head knows the classes",
+        ),
+        (
+            {"task": {"kind": "caption"}},
+            {"distillation": {"teacher": "keyboard"}},
+            "distillation.teacher: found 'keyboard', expected ''; the base itself is the one teacher who sees pictures",
+        ),
+    ],
+)
+def test_a_switch_is_refused_where_it_cannot_work(table, tables, options, message):
+    training = {"steps": 1, **options}
+    inner = {"training": training} if table == "training" else {"personalization": {"training": training}}
+    assert refused(scenario(**tables, **inner)) == f"{table}.{message}"
+
+
+@pytest.mark.parametrize(
+    ("tables", "options"),
+    [
+        ({}, {"checkpointing": True, "chunk": 64, "optimizer": "adamw8bit"}),
+        ({"base": {"dtype": "float32"}}, {"autocast": True}),
+        (LABELS, {"augmentation": {"swap": 0.1}, "adversarial": {"kind": "pgd"}, "checkpointing": True}),
+        ({}, {"distillation": {"teacher": "keyboard"}, "augmentation": {"replace": 0.1}}),
+        ({"task": {"kind": "caption"}}, {"chunk": 64}),
+        ({"task": {"kind": "caption"}}, {"distillation": {}}),
+    ],
+)
+def test_where_a_switch_works_it_is_taken(tables, options):
+    parsed = parse_scenario(scenario(**tables, training={"steps": 1, **options}))
+    assert parsed.training.model_dump(exclude_unset=True) == {"steps": 1, **options}
+
+
+@pytest.mark.parametrize("kind", ["next_word", "caption"])
+def test_only_a_classifier_has_a_head_to_keep(kind):
+    message = refused(scenario(task={"kind": kind, "head": "private"}))
+    assert message == f"task.head: found 'private', expected task.kind = 'classification'; {kind} trains no head"
+    parse_scenario(scenario(task={"kind": "classification", "head": "private"}))
+
+
+@pytest.mark.parametrize("partition", ["ffa", "alternate", "fedsa"])
+def test_a_partition_needs_a_method_with_two_factors(partition):
+    message = refused(scenario(method={"name": "houlsby"}, federation={"partition": partition}))
+    assert message == (f"federation.partition: found '{partition}', expected all; houlsby has no two factors to divide")
+    parse_scenario(scenario(method={"name": "houlsby"}))
+    parse_scenario(scenario(method=LORA, federation={"partition": partition}))
+
+
+def test_a_method_for_a_quantized_base_refuses_a_full_one(monkeypatch):
+    class Quantized(Lora):
+        name: ClassVar[str] = "quantized"
+        precision: ClassVar[str] = "nf4"
+
+    monkeypatch.setitem(METHODS, "quantized", Quantized)
+    tables = scenario(method={"name": "quantized"})
+    assert refused(tables, "base.precision=full") == (
+        "base.precision: found 'full', expected one that quantized trains on; leave base.precision out"
+    )
+    assert parse_scenario(tables).precision == "nf4"
+    assert parse_scenario(tables, ["base.precision=int8"]).precision == "int8"
+
+
+def test_a_method_for_other_models_is_refused(monkeypatch):
+    class Writer(Lora):
+        name: ClassVar[str] = "writer"
+        tasks: ClassVar[frozenset[str]] = frozenset({"causal"})
+
+    monkeypatch.setitem(METHODS, "writer", Writer)
+    message = refused(scenario(method={"name": "writer"}, **LABELS))
+    assert message == "method.name: found 'writer', expected a method for classification; it is for causal models"
+    parse_scenario(scenario(method={"name": "writer"}))
 
 
 def test_a_scenario_needs_a_name():
@@ -237,6 +373,14 @@ def test_the_automatic_range_is_the_rate_times_the_steps():
     epochs = parse_scenario(scenario(training={"epochs": 1, "max_steps": 5, "learning_rate": 0.01}))
     assert ring_codec(epochs).range == pytest.approx(0.05)
     assert ring_codec(parse_scenario(scenario(channel={"range": 0.25}))).range == 0.25
+
+
+@pytest.mark.parametrize(
+    ("head", "factor", "range_"), [("shared", 10.0, 0.2), ("private", 10.0, 0.02), ("shared", 0.5, 0.02)]
+)
+def test_the_automatic_range_has_room_for_a_shared_head_that_learns_faster(head, factor, range_):
+    tables = scenario(task={"kind": "classification", "head": head}, training={"steps": 10, "learning_rate": 0.002})
+    assert ring_codec(parse_scenario(tables, [f"training.head_factor={factor}"])).range == pytest.approx(range_)
 
 
 @pytest.mark.parametrize(("panel", "clients"), [(40, 40), (3, 3), (0, 2)])

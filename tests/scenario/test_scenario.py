@@ -17,6 +17,8 @@ from fedpeft.methods.lora import Lora
 from fedpeft.scenario import Scenario, load_scenario, parse_scenario
 from fedpeft.training import Training
 
+from ..methods.tiny import llama
+
 SIMULATIONS = Path(__file__).resolve().parents[2] / "simulations"
 NAME = {"name": "trial"}
 
@@ -31,6 +33,15 @@ scenarios = st.builds(
     training=st.one_of(
         st.fixed_dictionaries({"steps": st.integers(1, 99)}, optional={"learning_rate": st.floats(1e-12, 1e3)}),
         st.fixed_dictionaries({"epochs": st.floats(1e-3, 50), "max_steps": st.integers(1, 9)}),
+        st.fixed_dictionaries(
+            {"steps": st.integers(1, 99)},
+            optional={
+                "augmentation": st.fixed_dictionaries({"drop": st.floats(0.01, 0.9)}),
+                "adversarial": st.fixed_dictionaries({"kind": st.sampled_from(["fgm", "pgd"])}),
+                "distillation": st.fixed_dictionaries({"teacher": texts}),
+                "optimizer": st.sampled_from(["adamw", "adamw8bit"]),
+            },
+        ),
     ),
     channel=st.fixed_dictionaries({"range": st.one_of(st.just("auto"), st.floats(1e-300, 1e300))}),
     method=st.fixed_dictionaries(
@@ -148,22 +159,33 @@ def test_the_last_override_wins():
 
 DECISIVE = [
     "seed=1",
+    "task.kind=classification",
+    "task.pooling=model",
     "data.federation=other",
     "data.clients=20",
     "data.window=32",
     "data.max_windows=5",
     "base.name=other",
     "base.dtype=float32",
+    "base.precision=nf4",
     "method.rank=3",
     "method.targets=['q_proj']",
     "training.steps=11",
     "training.batch=3",
     "training.learning_rate=0.5",
     "training.schedule=linear",
+    "training.head_factor=3",
+    "training.optimizer=adamw8bit",
+    "training.checkpointing=true",
+    "training.chunk=7",
+    "training.augmentation.drop=0.1",
+    "training.adversarial.radius=0.1",
+    "training.distillation.weight=0.1",
     "federation.rounds=11",
     "federation.cohort=8",
     "federation.minimum=3",
     "federation.partition=ffa",
+    "federation.private=['lora_B']",
     "federation.weighting=uniform",
     "federation.weight_cap=100",
     "federation.schedule=linear",
@@ -234,5 +256,48 @@ def test_the_private_method_is_the_shared_one_with_its_own_rank():
 def test_the_private_method_has_the_shared_ones_scaling(rslora, rank, private):
     method = {"name": "lora", "rank": rank, "alpha": 12.0, "rslora": rslora}
     scenario: Scenario = parse_scenario({**NAME, "method": method, "personalization": {"rank": private}})
-    shared, own = (lora_scaling(m.peft_config().to_dict()) for m in (scenario.shared_method, scenario.private_method))
+    methods = (scenario.shared_method, scenario.private_method)
+    shared, own = (lora_scaling(m.peft_config(llama()).to_dict()) for m in methods)
     assert own == pytest.approx(shared)
+
+
+CLASSIFIES = {**FULL, "task": {"kind": "classification"}}
+HEAD = ("classifier.bias", "classifier.weight")
+OF_A, OF_B, OF_HEAD = (
+    "base_model.model.bert.encoder.layer.0.attention.self.query.lora_A.weight",
+    "base_model.model.bert.encoder.layer.0.attention.self.query.lora_B.weight",
+    "base_model.model.classifier.weight",
+)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "roles"),
+    [
+        ([], "shared shared shared"),
+        (["task.head=private"], "shared shared private"),
+        (["federation.partition=ffa", "task.head=private"], "frozen shared private"),
+        (["federation.partition=fedsa"], "shared private private"),
+        (["federation.private=['query.lora_A']"], "private shared shared"),
+        (["federation.private=[]", "task.head=private"], "shared shared private"),
+    ],
+)
+def test_who_keeps_a_tensor_follows_from_partition_head_and_what_is_named_private(overrides, roles):
+    role = parse_scenario(CLASSIFIES, overrides).partition(HEAD)
+    assert " ".join(role(name, 0) for name in (OF_A, OF_B, OF_HEAD)) == roles
+
+
+def test_a_head_is_private_where_the_scenario_says_so_whatever_the_base_calls_it():
+    role = parse_scenario(CLASSIFIES, ["task.head=private"]).partition(("score.weight", "bert.pooler.dense.bias"))
+    assert role("base_model.model.score.weight", 3) == role("base_model.bert.pooler.dense.bias", 1) == "private"
+    assert role(OF_A, 1) == "shared"
+
+
+@pytest.mark.parametrize(("task", "cap"), [("next_word", 20_000), ("classification", 500), ("caption", 2_000)])
+def test_a_client_has_weight_1_from_a_count_on_that_suits_its_task(task, cap):
+    assert parse_scenario({**NAME, "task": {"kind": task}}).weight_cap == cap
+    assert parse_scenario({**NAME, "task": {"kind": task}}, ["federation.weight_cap=7"]).weight_cap == 7
+
+
+def test_the_base_is_quantized_to_what_the_scenario_says():
+    assert parse_scenario(NAME).precision == "full"
+    assert parse_scenario(NAME, ["base.precision=nf4"]).precision == "nf4"
