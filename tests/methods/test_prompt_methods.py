@@ -17,6 +17,7 @@ from transformers import AutoTokenizer, DynamicCache, RobertaConfig, RobertaForS
 
 from fedpeft.adapters import Adapter
 from fedpeft.base import load_base
+from fedpeft.base.quantize import quantize
 from fedpeft.errors import ScenarioError
 from fedpeft.methods import Attached, Method, parse_method
 from fedpeft.methods.attached import PRIVATE, SHARED
@@ -166,6 +167,24 @@ def test_a_few_steps_lower_the_loss_and_leave_the_base_as_it_was(method, size, k
         assert losses[-1] < losses[0]
         assert not np.array_equal(own.read(slot), own.initial[slot])
     assert sha256(b"".join(p.float().numpy().tobytes() for p in weights)).hexdigest() == before
+
+
+@ON
+@pytest.mark.parametrize("precision", ["nf4", "int8"])
+@METHODS
+def test_it_works_over_a_quantized_base(method, size, kind, precision):
+    model = made(kind)
+    base = base_of(model)
+    quantize(model, precision, keep=base.head)
+    model.eval()  # the new layers too
+    bare = logits(model, kind)
+    own = Attached(base, method, None, seed=0)
+    assert (logits(own.model, kind) - bare).abs().max() > 1e-3
+    parameters = own.parameters(SHARED)
+    own.model(**batch(kind)).loss.backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in parameters)
+    own.activate()
+    assert torch.equal(logits(own.model, kind), bare)
 
 
 @ON
