@@ -57,6 +57,10 @@ class ProtocolError(FedpeftError):
     """A message of the federation that must not be used."""
 
 
+class RoundBurnt(FedpeftError):  # noqa: N818
+    """A round of secure aggregation that too few clients finished: nothing of it is opened or used."""
+
+
 class RunError(FedpeftError):
     """A run folder that is missing, unfinished or in use."""
 
