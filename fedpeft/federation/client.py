@@ -110,9 +110,9 @@ def _agreed(
 ) -> tuple[Worker, RoundPlan, Vector, dict[str, str]]:
     """Read a request and check it against what this client runs."""
     worker = worker_of(context)
-    plan, change, data, further = read_request(message.content, worker.size, extra)
+    plan, public, data, further = read_request(message.content, int(worker.public_mask.sum()), extra)
     plan.check(worker.scenario.digest, worker.attached.schemas[SHARED].digest, worker.base.fingerprint, data)
-    return worker, plan, change, further
+    return worker, plan, worker.whole(public), further
 
 
 def _client(context: Context) -> str:

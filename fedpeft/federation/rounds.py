@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from flwr.app import Message
+from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from fedpeft.adapters.schema import Vector
@@ -113,22 +113,24 @@ class Rounds:
             raise RunError(f"validation of round {round_}", reason, "at least one client of the panel")
         return Tally(**total.lanes).metrics()
 
-    def plan(self, round_: int, change: Vector) -> RoundPlan:
-        """Write the plan that goes with a global change."""
-        return RoundPlan(
+    def request(self, round_: int, change: Vector, extra: dict[str, str] | None = None) -> RecordDict:
+        """Write a round's plan with the global change that goes with it: the part of it that is anybody else's."""
+        public = self.worker.public(change)
+        plan = RoundPlan(
             run=self.folder.path.name,
             round=round_,
             scenario=self.scenario.digest,
             schema=self.worker.attached.schemas[SHARED].digest,
             base=self.worker.base.fingerprint,
-            model=hash_of(change),
+            model=hash_of(public),
         )
+        return request(plan, public, extra)
 
     def _collect(
         self, message_type: str, stage: str, round_: int, change: Vector, clients: list[str], codec: WireCodec
     ) -> tuple[Update, int, Exchange]:
         """Send one request to all, open the sum of what comes back."""
-        content = request(self.plan(round_, change), change)
+        content = self.request(round_, change)
         opener = self.worker.channel.opener(codec.ring, codec.length)
 
         def take(client: str, message: Message) -> None:

@@ -16,7 +16,7 @@ from fedpeft.adapters.update import WEIGHT, Update, require_finite
 from fedpeft.codecs import WireCodec
 from fedpeft.codecs.ring import Ring
 from fedpeft.device.folders import EVERYBODY, NOBODY
-from fedpeft.errors import DataError, nearest
+from fedpeft.errors import DataError, ScenarioError, nearest
 from fedpeft.federation.private_state import PrivateState
 from fedpeft.methods import Attached
 from fedpeft.methods.attached import SHARED
@@ -70,9 +70,26 @@ class Worker:
         seed = derive(scenario.seed, "initial adapter")
         self.attached = Attached(self.base, scenario.shared_method, scenario.private_method, seed)
         self._partition = scenario.partition(self.base.head)
+        self._check_roles()
         self.channel = CHANNELS[scenario.channel.name]()
         self.ring = ring_codec(scenario)
         self._splits: dict[str, Splits[Any]] = {}
+
+    def _check_roles(self) -> None:
+        """Refuse a partition that divides nothing, and private names that no tensor has."""
+        federation, names = self.scenario.federation, self.attached.schemas[SHARED].names()
+        for part in federation.private or ():
+            if not any(part in name for name in names):
+                raise ScenarioError("federation.private", part, "part of a tensor's name", f"such as {names[0]}")
+        roles = [{self.role(round_, name) for name in names} for round_ in (0, 1)]
+        method = self.scenario.shared_method.name
+        if federation.partition != "all" and roles == [{Role.SHARED}] * 2:
+            raise ScenarioError(
+                "federation.partition", federation.partition, "all", f"{method} has no factors lora_A and lora_B"
+            )
+        if not all(Role.SHARED in found for found in roles):
+            remedy = "all of it is private or frozen: see federation.partition, federation.private and task.head"
+            raise ScenarioError("method.name", method, "something to share in every round", remedy)
 
     @cached_property
     def client_ids(self) -> list[str]:
@@ -112,6 +129,22 @@ class Worker:
     def shared_mask(self, round_: int) -> np.ndarray:
         """Return which coordinates of the shared vector travel in a round; boolean, shape (size,)."""
         return self.attached.schemas[SHARED].mask(lambda name: self.role(round_, name) is Role.SHARED)
+
+    @cached_property
+    def public_mask(self) -> np.ndarray:
+        """Return which coordinates the federation ever moves; the others are not sent to clients either."""
+        # Partitions go by even and odd rounds.
+        return np.asarray(self.shared_mask(0) | self.shared_mask(1))
+
+    def public(self, change: Vector) -> Vector:
+        """Return the part of a global change that travels."""
+        return np.asarray(change[self.public_mask], np.float32)
+
+    def whole(self, public: Vector) -> Vector:
+        """Return a global change from the part that travelled; shape (size,)."""
+        change = np.zeros(self.size, np.float32)
+        change[self.public_mask] = public
+        return change
 
     @cached_property
     def private_mask(self) -> np.ndarray:
