@@ -29,6 +29,7 @@ class Algebra(StrEnum):
     NORM = "norm"
     NETWORK = "network"
     SET = "set"
+    UNKNOWN = "unknown"
 
 
 CAUSAL, CLASSIFICATION = "causal", "classification"
@@ -43,6 +44,8 @@ class Method(BaseModel, ABC):
     algebra: ClassVar[Algebra]
     mergeable: ClassVar[bool]
     """Whether the trained change can be folded into the base's own weights."""
+    joins: ClassVar[bool] = False
+    """Whether a shared and a private adapter can be written as one adapter, as devices need it."""
     tasks: ClassVar[frozenset[str]] = frozenset({CAUSAL, CLASSIFICATION})
     keeps: ClassVar[tuple[str, ...]] = ()
     """Parts of tensor names that stay with the client unless a scenario says otherwise: routers, fusion."""
@@ -73,6 +76,11 @@ class Method(BaseModel, ABC):
         ScenarioError
             When the model lacks what the method needs.
         """
+
+    @property
+    def averaging(self) -> Algebra:
+        """The algebra with these settings: :attr:`algebra`, unless one of them changes it."""
+        return self.algebra
 
     def saved(self) -> dict[str, Any]:
         """Return what ``adapter_config.json`` says of a method that peft does not know."""
@@ -121,22 +129,38 @@ def parse_method(settings: dict[str, Any]) -> Method:
     Parameters
     ----------
     settings : dict
-        ``name`` and the method's own fields.
+        ``name`` and the method's own fields; with ``peft:NAME``, those of peft's configuration class.
 
     Raises
     ------
     ScenarioError
         For an unknown method, an unknown field or a value of the wrong kind.
     """
-    known_methods()
     fields = dict(settings)
-    name = fields.pop("name", None)
-    if not isinstance(name, str) or name not in METHODS:
-        raise ScenarioError("method.name", name, "a known method", nearest(str(name), METHODS))
+    kind = method_class(fields.pop("name", None))
     try:
-        return METHODS[name](**fields)
+        return kind(**fields)
     except ValidationError as error:
-        raise first_complaint(error, "method", METHODS[name]) from error
+        raise first_complaint(error, "method", kind) from error
+
+
+def method_class(name: object) -> type[Method]:
+    """Return the method of a name: one of the table, or ``peft:NAME``.
+
+    Raises
+    ------
+    ScenarioError
+        When there is none.
+    """
+    from fedpeft.methods.passthrough import PREFIX, known_types, passthrough
+
+    known_methods()
+    if isinstance(name, str) and name in METHODS:
+        return METHODS[name]
+    if isinstance(name, str) and name.startswith(PREFIX):
+        return passthrough(name)
+    known = [f"{PREFIX}{name}"] if str(name).upper() in known_types() else list(METHODS)
+    raise ScenarioError("method.name", name, "a known method", nearest(str(name), known))
 
 
 def first_complaint(error: ValidationError, prefix: str, model: type[BaseModel]) -> ScenarioError:

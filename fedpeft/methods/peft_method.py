@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from enum import Enum
 from typing import Any, cast
 
@@ -40,33 +41,41 @@ class PeftAttachment(Attachment):
         It may hold another slot of the same kind already.
     config : PeftConfig
     slot : str
+    keep : callable, optional
+        Which of peft's trainables are trained, by name; the others stay what they are and are part of the context.
     """
 
-    def __init__(self, model: PreTrainedModel, config: PeftConfig, slot: str) -> None:
+    def __init__(
+        self, model: PreTrainedModel, config: PeftConfig, slot: str, keep: Callable[[str], bool] = lambda _: True
+    ) -> None:
+        self._dtype = model.dtype
         known = {id(t) for t in [*model.parameters(), *model.buffers()]}
         wrapped = model.__dict__.get(_WRAPPER)
         if wrapped is None:
             wrapped = get_peft_model(model, config, adapter_name=slot)
             # Not a submodule: the model would contain itself.
             model.__dict__[_WRAPPER] = wrapped
-            wrapped.__dict__["active"] = []
+            wrapped.__dict__["active"] = [slot]
         else:
             known |= {id(t) for t in [*wrapped.parameters(), *wrapped.buffers()]}
             wrapped.add_adapter(slot, config)
         self._wrapped, self._slot = cast(PeftModel, wrapped), slot
         self.tuner = cast(BaseTuner, self._wrapped.base_model)
         # peft marks what an adapter trains when it is made active.
+        self._set(slot, True)
         self.tuner.set_adapter(slot)
-        added = {n: p for n, p in self._wrapped.named_parameters() if id(p) not in known}
-        trainables: dict[str, nn.Parameter] = {}
-        for name, parameter in added.items():
-            if parameter.requires_grad:
-                parameter.data = parameter.data.float()
-                trainables[_without(name, slot)] = parameter
-        context = {n: b for n, b in self._wrapped.named_buffers() if id(b) not in known and b.is_floating_point()}
-        context |= {n: p for n, p in added.items() if not p.requires_grad and p.is_floating_point()}
-        saved = plain(self._wrapped.peft_config[slot])
-        super().__init__(trainables, saved, {_without(n, slot): t for n, t in context.items()})
+        added = {_without(n, slot): p for n, p in self._wrapped.named_parameters() if id(p) not in known}
+        trainables = {n: p for n, p in added.items() if p.requires_grad and keep(n)}
+        for parameter in trainables.values():
+            parameter.data = parameter.data.float()
+        buffers = {_without(n, slot): b for n, b in self._wrapped.named_buffers() if id(b) not in known}
+        context = {n: t for n, t in {**buffers, **added}.items() if n not in trainables and t.is_floating_point()}
+        super().__init__(trainables, plain(self._wrapped.peft_config[slot]), context)
+        if self._dtype != torch.float32:
+            for layer in self._layers().values():
+                # A norm answers in the precision of its weights; the layers after it expect the base's.
+                if is_norm(layer.get_base_layer()):
+                    cast(nn.Module, layer).register_forward_hook(lambda _, inputs, out: out.to(inputs[0].dtype))
 
     def enable(self, on: bool) -> None:
         """Add the slot to the active ones, or take it out."""
@@ -75,17 +84,15 @@ class PeftAttachment(Attachment):
     @torch.no_grad()
     def changes(self) -> dict[str, Tensor]:
         """Return what the slot adds to the output of each layer that peft has wrapped."""
-        before = list(self._wrapped.__dict__["active"])
-        layers = {n: m for n, m in self._wrapped.named_modules() if isinstance(m, BaseTunerLayer)}
+        before = list(self._active)
+        for other in before:
+            self._set(other, False)
         found = {}
-        for name, layer in layers.items():
-            base = layer.get_base_layer()
-            if not isinstance(base, LINEAR):
+        for name, layer in self._layers().items():
+            x = _probe(layer.get_base_layer(), self._dtype)
+            if x is None:
                 continue
             run = cast(nn.Module, layer)
-            x = probe(features(base)[0]).to(base.weight.dtype)
-            for other in before:
-                self._set(other, False)
             off = run(x).float()
             self._set(self._slot, True)
             found[name] = run(x).float() - off
@@ -94,14 +101,47 @@ class PeftAttachment(Attachment):
             self._set(other, True)
         return found
 
+    @property
+    def _active(self) -> list[str]:
+        """The slots that change the output, shared by all attachments on one model."""
+        return cast("list[str]", self._wrapped.__dict__["active"])
+
+    def _layers(self) -> dict[str, BaseTunerLayer]:
+        return {n: m for n, m in self._wrapped.named_modules() if isinstance(m, BaseTunerLayer)}
+
     def _set(self, slot: str, on: bool) -> None:
-        active: list[str] = self._wrapped.__dict__["active"]
+        active, were = self._active, bool(self._active)
         active[:] = [s for s in active if s != slot] + [slot] * on
-        if not active:
+        # Only on a change: some of peft's methods exchange modules here, and cannot do so twice.
+        if not active and were:
             self.tuner.disable_adapter_layers()
-            return
-        self.tuner.enable_adapter_layers()
-        self.tuner.set_adapter(active[0] if len(active) == 1 else list(active))
+        if active and not were:
+            self.tuner.enable_adapter_layers()
+        if active:
+            self.tuner.set_adapter(active[0] if len(active) == 1 else list(active))
+
+
+def configurations(model: PreTrainedModel) -> list[PeftConfig]:
+    """Return the configurations of what peft has injected into a model, in the order of injection."""
+    wrapped = model.__dict__.get(_WRAPPER)
+    return list(wrapped.peft_config.values()) if wrapped is not None else []
+
+
+def is_norm(base: nn.Module) -> bool:
+    """Say whether a module is a normalization: its weight is a vector."""
+    weight = getattr(base, "weight", None)
+    return isinstance(weight, Tensor) and weight.ndim == 1
+
+
+def _probe(base: nn.Module, dtype: torch.dtype) -> Tensor | None:
+    """Return the fixed input of a layer, or None when its kind is not known."""
+    if isinstance(base, LINEAR):
+        return probe(features(base)[0]).to(dtype)
+    if isinstance(base, nn.Embedding):
+        return torch.arange(base.num_embeddings)[None]
+    if is_norm(base):
+        return probe(len(cast(Tensor, base.weight))).to(dtype)
+    return None
 
 
 def plain(config: PeftConfig) -> dict[str, Any]:

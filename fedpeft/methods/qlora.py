@@ -1,0 +1,44 @@
+"""QLoRA (Dettmers et al. 2023, arXiv:2305.14314): LoRA over a base whose weights are held in 4 bits.
+
+    h = dequantize(NF4(W)) x + s B A x
+
+The scales of NF4's blocks are quantized too, and sums are formed in the base's own precision. The adapter learns to
+make up for the rounding: over the full base it is a few per cent off. With 8 bits: lora, over a base with
+``precision = "int8"``.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from transformers import PreTrainedModel
+
+from fedpeft.errors import ScenarioError
+from fedpeft.methods.attachment import Attachment
+from fedpeft.methods.lora import Lora
+from fedpeft.methods.method import register
+
+
+@register
+class QLora(Lora):
+    """LoRA over a base in 4 bits."""
+
+    name: ClassVar[str] = "qlora"
+    precision: ClassVar[str] = "nf4"
+    equation: ClassVar[str] = "h = dequantize(NF4(W)) x + s B A x"
+    source: ClassVar[str] = "Dettmers et al. 2023, arXiv:2305.14314"
+    limits: ClassVar[str] = (
+        "As lora. Belongs to the quantized base: merge into its dequantized weights, not the published ones."
+    )
+
+    def attach(self, model: PreTrainedModel, slot: str) -> Attachment:
+        """Inject the layers into a base in 4 bits.
+
+        Raises
+        ------
+        ScenarioError
+            When the base is held otherwise: that would be lora.
+        """
+        if not getattr(model, "is_loaded_in_4bit", False):
+            raise ScenarioError("base.precision", "other", self.precision, "qlora loads its base so; or use lora")
+        return super().attach(model, slot)
