@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 from fedpeft.errors import ProtocolError
 from fedpeft.secagg.pairwise.context import RoundContext
@@ -66,7 +66,7 @@ class Record:
 
     def to_bytes(self) -> bytes:
         """Return JSON."""
-        return json.dumps(asdict(self)).encode()
+        return json.dumps(vars(self)).encode()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Record:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
@@ -38,9 +40,15 @@ def verify(public: bytes, signature: bytes, signer: str, label: str, *fields: Fi
         When it was made by another key or for anything else.
     """
     try:
-        Ed25519PublicKey.from_public_bytes(public).verify(signature, enc(label, *fields))
+        _verify(public, signature, enc(label, *fields))
     except (InvalidSignature, ValueError) as error:
         raise ProtocolError(f"signature of {signer} on {label}", signature.hex()[:16], "one that verifies") from error
+
+
+@lru_cache(maxsize=4096)
+def _verify(public: bytes, signature: bytes, message: bytes) -> None:
+    """Verify once: a process that serves many clients is shown the same signatures by each; errors are not kept."""
+    Ed25519PublicKey.from_public_bytes(public).verify(signature, message)
 
 
 def public_bytes(key: SigningKey) -> bytes:
