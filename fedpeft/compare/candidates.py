@@ -17,12 +17,10 @@ from fedpeft.adapters.partition import PARTITIONS, Role
 from fedpeft.base import Base, load_base
 from fedpeft.codecs import RingCodec, WireCodec
 from fedpeft.compare.children import FAILED, Answer, Job, crew
+from fedpeft.compare.federate import received_bytes, sent_bytes
 from fedpeft.compare.row import Row
 from fedpeft.errors import ScenarioError
-from fedpeft.federation.flower_internals import wire_size
 from fedpeft.federation.folder import cores
-from fedpeft.federation.messages import hash_of, reply, request
-from fedpeft.federation.plan import RoundPlan
 from fedpeft.federation.worker import TRAIN_LANES
 from fedpeft.methods import Attached, Method, parse_method
 from fedpeft.methods.attached import SHARED
@@ -127,21 +125,22 @@ def _count(base: Base, method: Method, bits: int, cohort: int) -> Answer:
     ring = RingCodec(bits, 1.0, cohort)
     ways = []
     for partition in _partitions(method, schema.names()):
-        masks = [_mask(schema, partition, round_, Role.SHARED) for round_ in (1, 2)]
+        masks = [_mask(schema, partition, round_, Role.SHARED) for round_ in (0, 1)]
         for where in ("shared", "private") if head.any() else ("shared",):
             stays = kept | head if where == "private" else kept
             sent = max(int((mask & ~stays).sum()) for mask in masks)
             if sent == 0:
                 continue
             length = WireCodec(ring, sent, TRAIN_LANES).length
-            frozen = _mask(schema, partition, 1, Role.FROZEN) & _mask(schema, partition, 2, Role.FROZEN)
+            public = int(((masks[0] | masks[1]) & ~stays).sum())
+            frozen = _mask(schema, partition, 0, Role.FROZEN) & _mask(schema, partition, 1, Role.FROZEN)
             ways.append(
                 {
                     "partition": partition,
                     "head": where,
                     "trainable": int((~frozen).sum()),
-                    "bytes_up": wire_size(reply(np.zeros(length, ring.dtype))),
-                    "bytes_down": _request_bytes(schema.size, schema.digest, base.fingerprint),
+                    "bytes_up": sent_bytes(np.zeros(length, ring.dtype)),
+                    "bytes_down": received_bytes(np.zeros(public, np.float32), schema.digest),
                     "adapter_bytes": size,
                 }
             )
@@ -161,10 +160,3 @@ def _partitions(method: Method, names: list[str]) -> list[str]:
 
 def _is_linear(method: Method, way: dict[str, Any]) -> bool:
     return method.averaging is Algebra.LINEAR or way["partition"] in ("alternate", "ffa")
-
-
-def _request_bytes(size: int, schema: str, base: str) -> int:
-    change = np.zeros(size, np.float32)
-    digest = "0" * 64
-    plan = RoundPlan(run="advice", round=1, scenario=digest, schema=schema, base=base, model=hash_of(change))
-    return wire_size(request(plan, change))

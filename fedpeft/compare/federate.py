@@ -1,7 +1,8 @@
 """Does a method federate? Two clients train one round each, and what a server opens is their mean.
 
 The client's side is :class:`~fedpeft.federation.worker.Worker` itself, on a scenario that names the method: the same
-training, update, ring and channel as in a run. The server's side is the sum, the mean and the aggregation rule.
+training, update, ring and lanes as in a run. The server's side is the integer sum, the mean and the aggregation rule.
+What a secure channel adds to a payload is not counted.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from fedpeft.adapters.schema import Vector
 from fedpeft.aggregation import advance
+from fedpeft.codecs.ring import Ring
 from fedpeft.compare.trial import HEAD_RATE
 from fedpeft.errors import DataError, ProtocolError
 from fedpeft.federation.flower_internals import wire_size
-from fedpeft.federation.messages import hash_of, published, reply, request
+from fedpeft.federation.messages import hash_of, parcel, published, request
 from fedpeft.federation.plan import RoundPlan
 from fedpeft.federation.worker import Worker
 from fedpeft.methods.attached import SHARED
@@ -27,13 +30,8 @@ def scenario_for(scenario: Scenario, settings: dict[str, Any], rate: float) -> d
     """Return a scenario's tables with another method, at its own rate, everything shared."""
     tables = scenario.model_dump(mode="json", exclude_none=True)
     tables["method"] = settings
-    training = tables["training"]
-    training |= {"learning_rate": rate, "head_factor": HEAD_RATE / rate}
+    tables["training"] |= {"learning_rate": rate, "head_factor": HEAD_RATE / rate}
     tables["federation"]["partition"] = "all"
-    if scenario.task.kind == "classification" and tables["channel"]["range"] == "auto":
-        # The ring has to hold what moves furthest, which is the head.
-        steps = training.get("steps") or training.get("max_steps") or 1
-        tables["channel"]["range"] = max(rate, HEAD_RATE) * steps
     return tables
 
 
@@ -63,14 +61,10 @@ def federate(scenario: Scenario, folder: Path) -> dict[str, Any]:
     nothing = np.zeros(worker.size, np.float32)
     before = _loss(worker, pair, 1, nothing)
     codec = worker.train_codec(1)
-    opener = worker.channel.opener(codec.ring, codec.length)
-    sent = []
-    for client in pair:
-        payload = worker.train(client, 1, nothing)
-        sent.append(wire_size(reply(payload)))
-        opener.add(client, payload)
+    payloads = [worker.train(client, 1, nothing) for client in pair]
+    total = np.sum([payload.astype(np.uint64) for payload in payloads], axis=0) % np.uint64(2**codec.ring.bits)
     mean = np.zeros(worker.size, np.float32)
-    mean[worker.shared_mask(1)] = codec.decode(opener.open(), opener.contributors).mean()
+    mean[worker.shared_mask(1)] = codec.decode(total, len(pair)).mean()
     step, _ = advance(mean, {}, scenario.aggregation)
     change = published(step)
     if not np.isfinite(change).all():
@@ -80,19 +74,23 @@ def federate(scenario: Scenario, folder: Path) -> dict[str, Any]:
         raise ProtocolError(
             "federated mean", f"validation loss {after:.4f}", f"less than the base's {before:.4f} after one round"
         )
-    plan = RoundPlan(
-        run=scenario.name,
-        round=2,
-        scenario=scenario.digest,
-        schema=worker.attached.schemas[SHARED].digest,
-        base=worker.base.fingerprint,
-        model=hash_of(change),
-    )
     return {
-        "bytes_up": max(sent),
-        "bytes_down": wire_size(request(plan, change)),
+        "bytes_up": sent_bytes(payloads[0]),
+        "bytes_down": received_bytes(worker.public(change), worker.attached.schemas[SHARED].digest),
         "federated": {"before": before, "after": after},
     }
+
+
+def sent_bytes(payload: Ring) -> int:
+    """Return the bytes of the message that carries a payload."""
+    return wire_size(parcel(payload.tobytes()))
+
+
+def received_bytes(public: Vector, schema: str) -> int:
+    """Return the bytes of the message that carries a round's plan and the global change that goes with it."""
+    digest = "0" * 64
+    plan = RoundPlan(run="compare", round=2, scenario=digest, schema=schema, base=digest, model=hash_of(public))
+    return wire_size(request(plan, public))
 
 
 def _pair(worker: Worker) -> list[str]:

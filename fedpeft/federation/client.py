@@ -14,13 +14,22 @@ from flwr.clientapp.typing import Mod
 from fedpeft.adapters.schema import Vector
 from fedpeft.errors import DataError, ProtocolError
 from fedpeft.federation.locate import run_folder_of, scenario_of
-from fedpeft.federation.messages import Fact, facts, read_request, reply
+from fedpeft.federation.messages import COHORT, Fact, facts, parcel, read_bounded, read_request
 from fedpeft.federation.personal import keep_personal, score_stranger
 from fedpeft.federation.plan import RoundPlan
+from fedpeft.federation.sessions import end_of, join, meet
 from fedpeft.federation.worker import Worker
 from fedpeft.methods.attached import SHARED
+from fedpeft.secagg import Asked
+from fedpeft.secagg.pairwise import STAGES
+from fedpeft.secagg.pairwise.wire import ENTRY
+from fedpeft.secagg.trust.manifest import LIMIT
+from fedpeft.secagg.trust.signature import SIGNATURE
 
 STATES = "clients"
+
+# A request holds a signature per survivor at most, and a sealed share per ward; its reader knows the exact length.
+_MOST = 1 << 24
 
 
 @lru_cache(maxsize=1)
@@ -53,8 +62,11 @@ def client_app(mods: Iterable[Mod] = ()) -> ClientApp:
     message type       asks                                               answers
     ================== ================================================== =========================
     query.hello        who are you, and on what would you train?          name, digests, readiness
+    query.keys         here is a session's manifest; what are your keys?  certificate, run key, signature
+    query.meet         here are your peers' keys                          name
     train              one round                                          the protected update
     evaluate           score the global adapter on validation text        protected totals
+    query.survivors …  the stages after which the sum can be opened       signatures, seeds, shares
     train.personalize  fine-tune, gate, keep, and score on test text      metrics
     evaluate.stranger  score another's adapter (simulations only)         metrics
     ================== ================================================== =========================
@@ -75,15 +87,42 @@ def client_app(mods: Iterable[Mod] = ()) -> ClientApp:
         }
         return Message(facts(values), reply_to=message)
 
+    @app.query("keys")
+    def keys(message: Message, context: Context) -> Message:
+        manifest, _ = read_bounded(message.content, SIGNATURE + LIMIT)
+        return Message(parcel(join(worker_of(context), _client(context), manifest)), reply_to=message)
+
+    @app.query("meet")
+    def met(message: Message, context: Context) -> Message:
+        worker, client = worker_of(context), _client(context)
+        directory, clients = read_bounded(message.content, ENTRY * len(worker.client_ids))
+        meet(worker, client, clients, directory)
+        return Message(facts({"client": client}), reply_to=message)
+
     @app.train()
     def train(message: Message, context: Context) -> Message:
-        worker, plan, change, _ = _agreed(message, context)
-        return Message(reply(worker.train(_client(context), plan.round, change)), reply_to=message)
+        worker, plan, change, extra = _agreed(message, context, (COHORT,))
+        client = _client(context)
+        asked = _asked(plan, "train", extra)
+        payload = worker.train(client, plan.round, change)
+        return Message(parcel(end_of(worker, client).protect(asked, payload)), reply_to=message)
 
     @app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:
-        worker, plan, change, _ = _agreed(message, context)
-        return Message(reply(worker.score(_client(context), plan.round, change)), reply_to=message)
+        worker, plan, change, extra = _agreed(message, context, (COHORT,))
+        client = _client(context)
+        asked = _asked(plan, "evaluate", extra)
+        payload = worker.score(client, plan.round, change)
+        return Message(parcel(end_of(worker, client).protect(asked, payload)), reply_to=message)
+
+    def stage(name: str) -> None:
+        @app.query(name)
+        def answer(message: Message, context: Context) -> Message:
+            request, _ = read_bounded(message.content, _MOST)
+            return Message(parcel(end_of(worker_of(context), _client(context)).answer(name, request)), reply_to=message)
+
+    for name in STAGES:
+        stage(name)
 
     @app.train("personalize")
     def personalize(message: Message, context: Context) -> Message:
@@ -113,6 +152,11 @@ def _agreed(
     plan, public, data, further = read_request(message.content, int(worker.public_mask.sum()), extra)
     plan.check(worker.scenario.digest, worker.attached.schemas[SHARED].digest, worker.base.fingerprint, data)
     return worker, plan, worker.whole(public), further
+
+
+def _asked(plan: RoundPlan, purpose: str, extra: dict[str, str]) -> Asked:
+    """Return what a request asks for; the plan has been checked."""
+    return Asked(plan.round, purpose, plan.model, tuple(extra[COHORT].split(",")))
 
 
 def _client(context: Context) -> str:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
 from fedpeft.adapters.schema import Vector
 from fedpeft.codecs.bfloat16 import from_bfloat16, to_bfloat16
-from fedpeft.codecs.ring import Ring
 from fedpeft.errors import ProtocolError
 from fedpeft.federation.plan import RoundPlan, model_hash
 
-_PLAN, _GLOBAL, _PAYLOAD, _FACTS = "plan", "global", "payload", "facts"
-_BFLOAT16, _RING = "fedpeft.bfloat16", "fedpeft.ring"
+_PLAN, _GLOBAL, _PAYLOAD, _NAMES, _FACTS = "plan", "global", "payload", "names", "facts"
+_BFLOAT16, _OPAQUE = "fedpeft.bfloat16", "fedpeft.opaque"
+
+COHORT = "cohort"
+"""Name of the field in which a request says who else was asked."""
 
 Fact = str | int | float | bool | list[float]
 
@@ -71,24 +75,49 @@ def read_request(
     return RoundPlan.parse(fields), change, data, further
 
 
-def reply(payload: Ring) -> RecordDict:
-    """Write a client's payload as one array: transport costs grow with the number of arrays."""
-    array = Array(str(payload.dtype), (payload.size,), _RING, payload.tobytes())
-    return RecordDict({_PAYLOAD: ArrayRecord({_PAYLOAD: array})})
+def parcel(data: bytes, names: Sequence[str] = ()) -> RecordDict:
+    """Write bytes as one array, the cheapest content there is, and names beside them when there are any."""
+    array = Array("uint8", (len(data),), _OPAQUE, data)
+    records = RecordDict({_PAYLOAD: ArrayRecord({_PAYLOAD: array})})
+    if names:
+        records[_NAMES] = ConfigRecord({_NAMES: list(names)})
+    return records
 
 
-def read_reply(message: Message, length: int, dtype: np.dtype[np.unsignedinteger]) -> Ring:
-    """Read a client's payload on the server.
+def read_parcel(content: RecordDict, length: int) -> bytes:
+    """Read bytes of a known length.
 
     Raises
     ------
     ProtocolError
-        When it is not exactly one array of the agreed type and length.
+        When the content is not exactly one array of so many bytes.
     """
-    records = message.content.array_records
-    if set(message.content) != {_PAYLOAD} or _PAYLOAD not in records:
-        raise ProtocolError("reply", sorted(message.content), f"the record {_PAYLOAD} alone")
-    return np.frombuffer(_bytes(records[_PAYLOAD], _PAYLOAD, str(dtype), length, _RING), dtype)
+    records = content.array_records
+    if set(content) != {_PAYLOAD} or _PAYLOAD not in records:
+        raise ProtocolError("content", sorted(content), f"the record {_PAYLOAD} alone")
+    return _bytes(records[_PAYLOAD], _PAYLOAD, "uint8", length, _OPAQUE)
+
+
+def read_bounded(content: RecordDict, most: int) -> tuple[bytes, list[str]]:
+    """Read bytes whose length the reader checks itself, up to a limit, and the names beside them.
+
+    Raises
+    ------
+    ProtocolError
+        When there are more bytes than that, or anything else.
+    """
+    records = content.array_records
+    if not {_PAYLOAD} <= set(content) <= {_PAYLOAD, _NAMES} or _PAYLOAD not in records:
+        raise ProtocolError("content", sorted(content), f"the record {_PAYLOAD}")
+    found = records[_PAYLOAD].get(_PAYLOAD)
+    size = len(found.data) if found is not None else 0
+    if size > most:
+        raise ProtocolError("content", f"{size} bytes", f"at most {most}")
+    data = _bytes(records[_PAYLOAD], _PAYLOAD, "uint8", size, _OPAQUE)
+    names = content.config_records[_NAMES].get(_NAMES, []) if _NAMES in content.config_records else []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ProtocolError("content names", names, "names")
+    return data, [str(name) for name in names]
 
 
 def facts(values: dict[str, Fact]) -> RecordDict:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from flwr.app import Message, RecordDict
+from flwr.app import RecordDict
 from flwr.serverapp import Grid
 
 from fedpeft.adapters.schema import Vector
@@ -25,13 +25,14 @@ from fedpeft.codecs import WireCodec
 from fedpeft.errors import RunError
 from fedpeft.federation.checkpoint import Checkpoint
 from fedpeft.federation.cohort import Roll, choose
-from fedpeft.federation.exchange import Exchange, exchange
+from fedpeft.federation.collect import Collected, collect
 from fedpeft.federation.folder import METRICS, RunFolder
-from fedpeft.federation.messages import hash_of, published, read_reply, request
+from fedpeft.federation.messages import COHORT, hash_of, published, request
 from fedpeft.federation.plan import RoundPlan
 from fedpeft.federation.watcher import Watcher
 from fedpeft.federation.worker import Worker
 from fedpeft.methods.attached import SHARED
+from fedpeft.secagg import Asked, ServerEnd
 from fedpeft.training.evaluate import Tally
 
 
@@ -44,12 +45,17 @@ class Rounds:
     worker : Worker
         The server's own, for schema, codec and base fingerprint; it never sees a client's text.
     roll : Roll
+    end : ServerEnd
+        The server's end of the channel.
     folder : RunFolder
     watcher : Watcher
     """
 
-    def __init__(self, grid: Grid, worker: Worker, roll: Roll, folder: RunFolder, watcher: Watcher) -> None:
-        self.grid, self.worker, self.roll, self.folder, self.watcher = grid, worker, roll, folder, watcher
+    def __init__(
+        self, grid: Grid, worker: Worker, roll: Roll, end: ServerEnd, folder: RunFolder, watcher: Watcher
+    ) -> None:
+        self.grid, self.worker, self.roll, self.end = grid, worker, roll, end
+        self.folder, self.watcher = folder, watcher
         self.scenario = worker.scenario
 
     def run(self) -> Vector:
@@ -79,21 +85,22 @@ class Rounds:
         """
         cohort = choose(self.roll.clients, self.scenario.federation.cohort, self.scenario.seed, "cohort", round_)
         codec = self.worker.train_codec(round_)
-        summed, contributors, sent = self._collect("train", f"round {round_}", round_, before.change, cohort, codec)
+        got = self._collect("train", f"round {round_}", round_, before.change, cohort, codec)
         row: dict[str, Any] = {
             "round": round_,
             "cohort": cohort,
-            "contributors": contributors,
-            "failures": len(sent.failures),
-            "bytes_down": sent.bytes_down // len(cohort),
-            "bytes_up": sent.bytes_up // max(1, len(cohort) - len(sent.failures)),
+            "contributors": got.contributors,
+            "failures": len(got.failures),
+            "bytes_down": got.bytes_down // len(cohort),
+            "bytes_up": got.bytes_up // max(1, len(cohort) - len(got.failures)),
         }
-        if sent.failures:
-            row["reasons"] = sent.failures
-        if contributors < self.scenario.federation.minimum:
-            if not contributors:
-                raise RunError(f"round {round_}", next(iter(sent.failures.values())), "at least one contributor")
-            return {**row, "burnt": True}, replace(before, round=round_)
+        if got.failures:
+            row["reasons"] = got.failures
+        if got.total is None or got.contributors < self.scenario.federation.minimum:
+            if len(got.failures) == len(cohort):
+                raise RunError(f"round {round_}", next(iter(got.failures.values())), "at least one contributor")
+            return {**row, "burnt": True, "reason": got.burnt}, replace(before, round=round_)
+        summed, contributors = got.total, got.contributors
         mean = np.zeros(self.worker.size, np.float32)
         mean[self.worker.shared_mask(round_)] = summed.mean()
         step, state = advance(mean, before.state, self.scenario.aggregation)
@@ -106,12 +113,11 @@ class Rounds:
         panel = choose(self.roll.clients, self.scenario.federation.panel, self.scenario.seed, "panel")
         if not panel:
             return None
-        codec = self.worker.tally_codec
-        total, contributors, sent = self._collect("evaluate", f"validate {round_}", round_, change, panel, codec)
-        if not contributors:
-            reason = next(iter(sent.failures.values()))
-            raise RunError(f"validation of round {round_}", reason, "at least one client of the panel")
-        return Tally(**total.lanes).metrics()
+        got = self._collect("evaluate", f"validate {round_}", round_, change, panel, self.worker.tally_codec)
+        if got.total is None or not got.contributors:
+            reason = next(iter(got.failures.values()), got.burnt)
+            raise RunError(f"validation of round {round_}", reason, "enough clients of the panel", "resume the run")
+        return Tally(**got.total.lanes).metrics()
 
     def request(self, round_: int, change: Vector, extra: dict[str, str] | None = None) -> RecordDict:
         """Write a round's plan with the global change that goes with it: the part of it that is anybody else's."""
@@ -127,24 +133,21 @@ class Rounds:
         return request(plan, public, extra)
 
     def _collect(
-        self, message_type: str, stage: str, round_: int, change: Vector, clients: list[str], codec: WireCodec
-    ) -> tuple[Update, int, Exchange]:
+        self, purpose: str, stage: str, round_: int, change: Vector, clients: list[str], codec: WireCodec
+    ) -> Collected:
         """Send one request to all, open the sum of what comes back."""
-        content = self.request(round_, change)
-        opener = self.worker.channel.opener(codec.ring, codec.length)
-
-        def take(client: str, message: Message) -> None:
-            opener.add(client, read_reply(message, codec.length, codec.ring.dtype))
-
-        sent = exchange(
+        asked = Asked(round_, purpose, hash_of(self.worker.public(change)), tuple(sorted(clients)))
+        content = self.request(round_, change, {COHORT: ",".join(asked.cohort)})
+        return collect(
             self.grid,
-            message_type,
             self.roll.nodes,
-            dict.fromkeys(clients, content),
-            take,
+            purpose,
+            content,
+            clients,
+            self.end.collect(asked, codec.ring, codec.length),
+            codec,
             lambda done, total: self.watcher.stage(stage, done, total),
         )
-        return codec.decode(opener.open(), opener.contributors), opener.contributors, sent
 
     def _finish(self, row: dict[str, Any], rows: list[dict[str, Any]], point: Checkpoint) -> None:
         rows.append(row)

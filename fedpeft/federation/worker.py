@@ -22,7 +22,6 @@ from fedpeft.methods import Attached
 from fedpeft.methods.attached import SHARED
 from fedpeft.scenario import Scenario
 from fedpeft.scenario.validate import panel_codec, ring_codec
-from fedpeft.secagg import CHANNELS
 from fedpeft.seeds import derive, stream
 from fedpeft.tasks import Splits, open_task
 from fedpeft.training import evaluate, train
@@ -71,7 +70,6 @@ class Worker:
         self.attached = Attached(self.base, scenario.shared_method, scenario.private_method, seed)
         self._partition = scenario.partition(self.base.head)
         self._check_roles()
-        self.channel = CHANNELS[scenario.channel.name]()
         self.ring = ring_codec(scenario)
         self._splits: dict[str, Splits[Any]] = {}
 
@@ -175,7 +173,7 @@ class Worker:
         return WireCodec(panel_codec(self.scenario), 0, TALLY_LANES)
 
     def train(self, client: str, round_: int, change: Vector) -> Ring:
-        """Train one round locally and return the protected payload.
+        """Train one round locally and return the payload, which is yet to be protected.
 
         Raises
         ------
@@ -201,7 +199,7 @@ class Worker:
         delta = (after - start)[self.shared_mask(round_)]
         uniform = scenario.federation.weighting == "uniform"
         weight = 1.0 if uniform else min(own.tokens / scenario.weight_cap, 1.0)
-        payload = self.channel.protect(self._encode(delta, weight, trained.loss, trained.tokens, seed, round_))
+        payload = self._encode(delta, weight, trained.loss, trained.tokens, seed, round_)
         if self.private_mask.any():
             # On disk before the reply leaves: what the server hears of a round, the client has.
             self.state(client).keep(round_, after[self.private_mask])
@@ -226,12 +224,11 @@ class Worker:
         return self.train_codec(round_).join(levels, update.lanes)
 
     def score(self, client: str, round_: int, change: Vector) -> Ring:
-        """Score the adapter of a finished round on some of one client's validation examples; totals, protected."""
+        """Score the adapter of a finished round on some of a client's validation examples; totals, yet unprotected."""
         attached = self.attached
         attached.activate(SHARED)
         attached.write(SHARED, self.start(client, round_ + 1, change))
         some = self.splits(client).validation.head(self.scenario.federation.panel_windows)
         tally = evaluate(attached, self.task, some)
         empty = np.zeros(0, np.float32)
-        payload = self.tally_codec.encode(Update(empty, tally.lanes()), np.random.default_rng(0))
-        return self.channel.protect(payload)
+        return self.tally_codec.encode(Update(empty, tally.lanes()), np.random.default_rng(0))

@@ -12,6 +12,7 @@ from pydantic import Field
 from fedpeft.adapters.partition import PARTITIONS, Partition, keeping
 from fedpeft.aggregation.optimizers import Aggregation
 from fedpeft.methods import Method, parse_method
+from fedpeft.secagg import SECURE
 from fedpeft.training import Training
 from fedpeft.training.config import Schedule, Table
 
@@ -92,12 +93,22 @@ class FederationTable(Table):
 class ChannelTable(Table):
     """``[channel]``: how updates become integers and how their sum is opened."""
 
-    name: str = Field("plain", description="plain: the server could read each update.")
-    bits: int = Field(16, ge=8, le=32, description="Size of the ring; the wire width of a coordinate.")
+    name: str = Field(
+        "pairwise",
+        description="pairwise: secure aggregation, the server opens the sum and nothing else; plain: it could read "
+        "each update.",
+    )
+    bits: int = Field(16, ge=4, le=32, description="Size of the ring; the wire width of a coordinate.")
     range: float | Literal["auto"] = Field(
         "auto",
         description="Largest change of a coordinate that is not clipped; auto: steps × learning rate, that of the head "
         "where one is shared.",
+    )
+    corrupt: float = Field(
+        0.1, ge=0, lt=0.5, description="Share of a cohort that may collude with the server without a client being read."
+    )
+    dropout: float = Field(
+        0.2, ge=0, lt=0.5, description="Share of a cohort that may vanish in a round, at any stage, without burning it."
     )
 
 
@@ -171,6 +182,11 @@ class Scenario(Table):
         return (
             self.federation.weight_cap or {"next_word": 20_000, "classification": 500, "caption": 2_000}[self.task.kind]
         )
+
+    @property
+    def secure(self) -> bool:
+        """Whether the server sees sums only."""
+        return self.channel.name in SECURE
 
     @cached_property
     def precision(self) -> str:

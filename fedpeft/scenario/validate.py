@@ -7,11 +7,14 @@ from collections.abc import Mapping
 from fedpeft.adapters.partition import PARTITIONS
 from fedpeft.aggregation import RULES
 from fedpeft.codecs import RingCodec
-from fedpeft.errors import ScenarioError, nearest
+from fedpeft.errors import ProtocolError, ScenarioError, nearest
 from fedpeft.methods.method import CAUSAL, CLASSIFICATION, Algebra
 from fedpeft.scenario.model import Scenario
 from fedpeft.secagg import CHANNELS
+from fedpeft.secagg.pairwise.parameters import parameters
 from fedpeft.training import Training
+
+_FEWEST = 3
 
 
 def validate(scenario: Scenario) -> None:
@@ -35,6 +38,8 @@ def validate(scenario: Scenario) -> None:
             f"{method.name} has no two factors to divide",
         )
     _task(scenario)
+    if scenario.secure:
+        _secure(scenario)
     for field, training in (("training", scenario.training), ("personalization.training", own)):
         _memory(scenario, field, training)
         _robustness(scenario, field, training)
@@ -76,6 +81,20 @@ def _task(scenario: Scenario) -> None:
         raise ScenarioError("task.head", "private", "task.kind = 'classification'", f"{kind} trains no head")
     if method.precision != "full" and scenario.precision == "full":
         raise ScenarioError("base.precision", "full", f"one that {method.name} trains on", "leave base.precision out")
+
+
+def _secure(scenario: Scenario) -> None:
+    """Refuse cohorts too small to hide anybody in, and those that could not lose the clients they are said to lose."""
+    federation, channel = scenario.federation, scenario.channel
+    for field, size in (("federation.cohort", federation.cohort), ("federation.panel", federation.panel)):
+        if field == "federation.panel" and not size:
+            continue
+        if size < _FEWEST:
+            raise ScenarioError(field, size, f"at least {_FEWEST}", "a sum of two tells each what the other sent")
+        try:
+            parameters(size, channel.corrupt, channel.dropout)
+        except ProtocolError as error:
+            raise ScenarioError(f"{field} with channel.corrupt and channel.dropout", size, str(error)) from error
 
 
 def _memory(scenario: Scenario, field: str, training: Training) -> None:
@@ -130,7 +149,7 @@ def ring_codec(scenario: Scenario) -> RingCodec:
 
 def panel_codec(scenario: Scenario) -> RingCodec:
     """Return the ring in which the panel's validation totals are summed; they are lanes, so its range is unused."""
-    return RingCodec(scenario.channel.bits, 1.0, max(scenario.federation.panel, 2))
+    return RingCodec(scenario.channel.bits, 1.0, max(scenario.federation.panel, 3))
 
 
 def _known(field: str, name: str, table: Mapping[str, object]) -> None:

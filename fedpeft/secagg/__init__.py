@@ -1,5 +1,5 @@
-"""How updates are protected on their way, and how the server opens their sum."""
+"""Between a client's integers and the server's sum: what the server may learn."""
 
-from fedpeft.secagg.channel import CHANNELS, Channel, Opener
+from fedpeft.secagg.channel import CHANNELS, SECURE, Asked, ClientEnd, Collection, PlainEnd, PlainServer, ServerEnd
 
-__all__ = ["CHANNELS", "Channel", "Opener"]
+__all__ = ["CHANNELS", "SECURE", "Asked", "ClientEnd", "Collection", "PlainEnd", "PlainServer", "ServerEnd"]

@@ -7,6 +7,7 @@ simulations where nobody else runs the server.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -16,32 +17,61 @@ from fedpeft.codecs.ring import Ring, RingCodec
 from fedpeft.errors import ProtocolError
 
 
-class Opener(Protocol):
-    """The server's end for one round: takes payloads as they arrive, gives their sum."""
+@dataclass(frozen=True)
+class Asked:
+    """What a sum is for; both sides must mean the same.
+
+    Parameters
+    ----------
+    round : int
+    purpose : {"train", "evaluate"}
+    model : str
+        Hash of the global change that the clients were sent.
+    cohort : tuple of str
+        Everybody who was asked, in ascending order.
+    """
+
+    round: int
+    purpose: str
+    model: str
+    cohort: tuple[str, ...]
+
+
+class ClientEnd(Protocol):
+    """One client's end."""
+
+    def protect(self, asked: Asked, payload: Ring) -> bytes:
+        """Return what the client sends instead of its payload."""
+
+    def answer(self, stage: str, request: bytes) -> bytes:
+        """Answer what the server asks to open the sum."""
+
+
+class Collection(Protocol):
+    """The server's end for one sum: takes what clients sent, asks on, opens the sum and nothing else."""
 
     @property
-    def contributors(self) -> int:
-        """How many payloads the sum holds."""
+    def length(self) -> int:
+        """Bytes that each client must send."""
 
-    def add(self, client: str, payload: Ring) -> None:
-        """Take one client's payload."""
+    def add(self, client: str, data: bytes) -> None:
+        """Take what a client sent."""
 
-    def open(self) -> NDArray[np.uint64]:
-        """Return the sum modulo 2^bits."""
+    def requests(self) -> tuple[str, dict[str, bytes]] | None:
+        """Return the next stage and what to ask whom; None when the sum can be opened."""
+
+    def answer(self, stage: str, client: str, data: bytes) -> None:
+        """Take an answer."""
+
+    def sum(self) -> tuple[NDArray[np.uint64], int]:
+        """Return the sum modulo 2^bits and how many payloads it holds."""
 
 
-class Channel(Protocol):
-    """Both ends of a protocol."""
+class ServerEnd(Protocol):
+    """The server's end for a run."""
 
-    @property
-    def secure(self) -> bool:
-        """Whether the server learns nothing but the sum."""
-
-    def protect(self, payload: Ring) -> Ring:
-        """Return what a client sends instead of its payload."""
-
-    def opener(self, ring: RingCodec, length: int) -> Opener:
-        """Begin one round on the server."""
+    def collect(self, asked: Asked, ring: RingCodec, length: int) -> Collection:
+        """Begin one sum of payloads of so many coordinates."""
 
 
 class PlainOpener:
@@ -84,18 +114,57 @@ class PlainOpener:
         return self._total % np.uint64(2**self._ring.bits)
 
 
-class PlainChannel:
-    """No protection at all."""
+class PlainEnd:
+    """No protection at all, on the client."""
 
-    secure = False
+    def protect(self, asked: Asked, payload: Ring) -> bytes:
+        """Return the payload's bytes."""
+        return payload.tobytes()
 
-    def protect(self, payload: Ring) -> Ring:
-        """Return the payload as it is."""
-        return payload
-
-    def opener(self, ring: RingCodec, length: int) -> PlainOpener:
-        """Begin a round."""
-        return PlainOpener(ring, length)
+    def answer(self, stage: str, request: bytes) -> bytes:
+        """Refuse: nothing is ever asked."""
+        raise ProtocolError("stage", stage, "none, on the plain channel")
 
 
-CHANNELS: dict[str, type[Channel]] = {"plain": PlainChannel}
+class PlainCollection:
+    """A sum that the server could have read term by term."""
+
+    def __init__(self, ring: RingCodec, length: int) -> None:
+        self._opener, self._dtype = PlainOpener(ring, length), ring.dtype
+        self.length = length * ring.dtype.itemsize
+
+    def add(self, client: str, data: bytes) -> None:
+        """Add one client's payload."""
+        if len(data) != self.length:
+            raise ProtocolError(f"payload of {client}", f"{len(data)} bytes", f"{self.length} bytes")
+        self._opener.add(client, np.frombuffer(data, self._dtype))
+
+    def requests(self) -> None:
+        """Ask nothing."""
+        return
+
+    def answer(self, stage: str, client: str, data: bytes) -> None:
+        """Refuse: nothing was asked."""
+        raise ProtocolError(f"answer of {client}", stage, "none, on the plain channel")
+
+    def sum(self) -> tuple[NDArray[np.uint64], int]:
+        """Return the sum."""
+        return self._opener.open(), self._opener.contributors
+
+
+class PlainServer:
+    """No protection at all, on the server."""
+
+    def collect(self, asked: Asked, ring: RingCodec, length: int) -> PlainCollection:
+        """Begin a sum."""
+        return PlainCollection(ring, length)
+
+
+CHANNELS = {
+    "plain": "the server could read every update",
+    "pairwise": "the server opens the sum of those who stayed, and nothing else",
+}
+"""What a scenario may name, and what the server then sees."""
+
+SECURE = frozenset({"pairwise"})
+"""Channels under which a rule that needs single updates is refused."""

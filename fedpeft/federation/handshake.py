@@ -1,0 +1,81 @@
+"""The server's side of a secure session's start: a signed manifest goes out, keys come back, everybody meets."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+
+from fedpeft.errors import ProtocolError, RunError
+from fedpeft.federation.cohort import Roll
+from fedpeft.federation.exchange import exchange
+from fedpeft.federation.folder import RunFolder
+from fedpeft.federation.messages import parcel, read_facts, read_parcel
+from fedpeft.federation.trust import Trust
+from fedpeft.federation.watcher import Watcher
+from fedpeft.federation.worker import Worker
+from fedpeft.secagg import PlainServer, ServerEnd
+from fedpeft.secagg.pairwise import PairwiseServer
+from fedpeft.secagg.pairwise.ends import PairwiseServerEnd
+from fedpeft.secagg.pairwise.wire import ENTRY
+
+
+def begin_session(
+    grid: Grid, worker: Worker, roll: Roll, folder: RunFolder, watcher: Watcher
+) -> tuple[ServerEnd, Roll]:
+    """Open the scenario's channel with everybody on the roll.
+
+    Returns
+    -------
+    end : ServerEnd
+    roll : Roll
+        Without those whose keys were refused or who refused the manifest.
+
+    Raises
+    ------
+    RunError
+        When fewer clients than a cohort needs have joined.
+    """
+    if not worker.scenario.secure:
+        return PlainServer(), roll
+    trust = Trust(folder.path)
+    trust.enrol(roll.clients, worker.states)
+    signed = trust.session(worker, folder.path.name)
+    manifest = signed.open(trust.operator.public_key().public_bytes_raw())
+    server = PairwiseServer(manifest, trust.server, trust.authority.public)
+
+    def join(client: str, message: Message) -> None:
+        server.join(client, read_parcel(message.content, ENTRY))
+
+    def met(client: str, message: Message) -> None:
+        if read_facts(message) != {"client": client}:
+            raise ProtocolError(f"answer of {client}", read_facts(message), "its name")
+
+    skipped = dict(roll.skipped)
+    asked = exchange(
+        grid,
+        "query.keys",
+        roll.nodes,
+        dict.fromkeys(roll.clients, parcel(signed.to_bytes())),
+        join,
+        lambda done, total: watcher.stage("keys", done, total),
+    )
+    skipped |= asked.failures
+    joined = [client for client in roll.clients if client in server.joined]
+    content = parcel(server.directory(joined), joined)
+    told = exchange(
+        grid,
+        "query.meet",
+        roll.nodes,
+        dict.fromkeys(joined, content),
+        met,
+        lambda done, total: watcher.stage("meet", done, total),
+    )
+    skipped |= told.failures
+    ready = {client: node for client, node in roll.nodes.items() if client not in skipped}
+    least = min(terms.n_min for terms in manifest.terms)
+    if len(ready) < least:
+        reason = next(iter(skipped.values()), "too few clients")
+        raise RunError("secure session", f"{len(ready)} clients ({reason})", f"at least {least}")
+    return PairwiseServerEnd(server), replace(roll, nodes=ready, skipped=skipped)
