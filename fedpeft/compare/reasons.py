@@ -10,6 +10,7 @@ from fedpeft.compare.row import Comparison, Row
 from fedpeft.compare.table import QUALITY
 from fedpeft.federation.folder import to_toml
 from fedpeft.report.wording import percent, size
+from fedpeft.secagg import SECURE
 
 STEPS = 8
 """Training steps of a round that a scenario is begun with."""
