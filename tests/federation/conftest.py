@@ -12,12 +12,14 @@ from fedpeft.federation.folder import SCENARIO, RunFolder
 from fedpeft.federation.worker import Worker
 from fedpeft.scenario import Scenario, parse_scenario
 
+from ..tasks.encoder import publish_encoder, write_people
+
 TINY: dict[str, Any] = {
     "name": "tiny",
     "data": {"clients": 4, "window": 32, "max_windows": 8},
     "method": {"name": "lora", "rank": 2},
     "training": {"steps": 1, "batch": 2},
-    "federation": {"rounds": 2, "cohort": 4, "minimum": 2, "panel": 2, "panel_windows": 2},
+    "federation": {"rounds": 2, "cohort": 4, "minimum": 3, "panel": 3, "panel_windows": 2},
     "personalization": {"people": 2, "rank": 2, "training": {"steps": 1, "batch": 2}},
     "samples": {"prompts": ["I am "], "people": 1, "tokens": 2},
 }
@@ -47,3 +49,19 @@ def config(folder: RunFolder) -> dict[str, str]:
 def worker(config: dict[str, str]) -> Worker:
     """Return this process's worker for the tiny scenario."""
     return worker_at(config["scenario"], config["run-folder"])
+
+
+@pytest.fixture(scope="session")
+def classes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Return the tables of a scenario in which four people classify texts, three a round, each with a head of their own."""
+    folder = tmp_path_factory.mktemp("classes")
+    return {
+        "name": "classes",
+        "task": {"kind": "classification", "head": "private"},
+        "data": {"federation": str(write_people(folder / "people")), "window": 12},
+        "base": {"name": str(publish_encoder(folder / "encoder")), "dtype": "float32"},
+        "method": {"name": "lora", "rank": 2},
+        "training": {"steps": 3, "batch": 8, "learning_rate": 5e-3},
+        "federation": {"rounds": 3, "cohort": 3, "minimum": 3, "panel": 3},
+        "personalization": {"people": 3, "training": {"steps": 3, "batch": 8}},
+    }

@@ -19,6 +19,8 @@ from fedpeft.scenario import Scenario, load_scenario, parse_scenario
 
 from .conftest import TINY
 
+_KEPT = ("adapters/**/*", "clients/*/p*/*", "clients/*/state/*")
+
 
 class Stops(Silent):
     """Presses Ctrl-C when a stage is reached."""
@@ -42,8 +44,8 @@ def numbers(run: Path) -> list[dict[str, Any]]:
 
 
 def everything(run: Path) -> dict[str, bytes]:
-    """Return the bytes of every adapter and score of a run."""
-    wanted = [run / PEOPLE, *sorted(run.glob("adapters/**/*")), *sorted(run.glob("clients/*/p*/*"))]
+    """Return the bytes of every adapter and score of a run, and of what clients keep for themselves."""
+    wanted = [run / PEOPLE, *(path for part in _KEPT for path in sorted(run.glob(part)))]
     return {str(path.relative_to(run)): path.read_bytes() for path in wanted if path.is_file()}
 
 
