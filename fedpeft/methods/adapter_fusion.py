@@ -35,6 +35,7 @@ class AdapterFusion(Method):
     algebra: ClassVar[Algebra] = Algebra.NETWORK
     mergeable: ClassVar[bool] = False
     keeps: ClassVar[tuple[str, ...]] = ("fusion",)
+    rate: ClassVar[float] = 3e-3
     equation: ClassVar[str] = "y + Σ_k softmax_k((Q y + c) · (K z_k + e)) V z_k, z_k the adapters' results"
     source: ClassVar[str] = "Pfeiffer et al. 2021, arXiv:2005.00247"
     sends: ClassVar[str] = "new adapters: K (2 d m + m + d) per layer; the fusion, 3 d² + 2 d, stays"

@@ -25,6 +25,7 @@ class AdapterLora(Hybrid):
     name: ClassVar[str] = "adapter_lora"
     algebra: ClassVar[Algebra] = Algebra.NETWORK
     mergeable: ClassVar[bool] = False
+    rate: ClassVar[float] = 3e-3
     equation: ClassVar[str] = "h = W x + s B A x, and y + U f(D y + a) + b after the feed-forward block"
     source: ClassVar[str] = "He et al. 2022, arXiv:2110.04366"
     sends: ClassVar[str] = "A and B: r (in + out) per matrix; D, a, U, b: 2 d m + m + d per layer"

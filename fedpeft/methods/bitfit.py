@@ -26,6 +26,7 @@ class BitFit(Method):
     name: ClassVar[str] = "bitfit"
     algebra: ClassVar[Algebra] = Algebra.LINEAR
     mergeable: ClassVar[bool] = False
+    rate: ClassVar[float] = 3e-3
     equation: ClassVar[str] = "h = f(x) + b, after linear layers and norms"
     source: ClassVar[str] = "Ben Zaken et al. 2022, arXiv:2106.10199"
     sends: ClassVar[str] = "b: the output width of every linear layer and norm"

@@ -57,6 +57,7 @@ class BottleneckMethod(Method):
 
     algebra: ClassVar[Algebra] = Algebra.NETWORK
     mergeable: ClassVar[bool] = False
+    rate: ClassVar[float] = 3e-3
 
     size: int = Field(16, ge=1, le=4096, description="Width m of the bottleneck.")
     activation: Activation = Field("relu", description="Nonlinearity f.")

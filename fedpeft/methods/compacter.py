@@ -32,6 +32,7 @@ class Compacter(Method):
     name: ClassVar[str] = "compacter"
     algebra: ClassVar[Algebra] = Algebra.NETWORK
     mergeable: ClassVar[bool] = False
+    rate: ClassVar[float] = 3e-3
     equation: ClassVar[str] = "y + U f(D y + a) + b, D = Σ_i A_i ⊗ (s_i t_i), A_i shared by all layers"
     source: ClassVar[str] = "Mahabadi et al. 2021, arXiv:2106.04647"
     sends: ClassVar[str] = "s, t, a, b: 2 (2 r (d + m) + m + d) per layer, and A: n³ once"

@@ -38,10 +38,11 @@ class DiffPruning(Method):
     name: ClassVar[str] = "diff_pruning"
     algebra: ClassVar[Algebra] = Algebra.LINEAR
     mergeable: ClassVar[bool] = True
+    rate: ClassVar[float] = 1e-2
     equation: ClassVar[str] = "h = (W + M ⊙ Δ) x, M fixed and sparse, or learned"
     source: ClassVar[str] = "Guo et al. 2021, arXiv:2012.07463"
     sends: ClassVar[str] = "Δ: density · in · out per matrix, no mask; mask = learned: 2 in · out"
-    limits: ClassVar[str] = "mask = learned is for one place. A dense change of each matrix is made at every use."
+    limits: ClassVar[str] = "mask = learned is for one place, at a rate near 1e-3. A dense change is made at each use."
 
     mask: Literal["seeded", "given", "learned"] = Field(
         "seeded", description="Which weights change: drawn from the seed, those of `like`, or gates trained with them."

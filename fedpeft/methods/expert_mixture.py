@@ -37,6 +37,7 @@ class ExpertMixture(Method):
     algebra: ClassVar[Algebra] = Algebra.NETWORK
     mergeable: ClassVar[bool] = False
     keeps: ClassVar[tuple[str, ...]] = ("router",)
+    rate: ClassVar[float] = 3e-3
     equation: ClassVar[str] = "y + Σ_{e in top k} g_e (U_e f(D_e y + a_e) + b_e), g = softmax(R y + c)"
     source: ClassVar[str] = "Shazeer et al. 2017, arXiv:1701.06538"
     sends: ClassVar[str] = "D, a, U, b: E (2 d m + m + d) per layer; the router, E (d + 1), stays"

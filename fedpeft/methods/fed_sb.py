@@ -33,6 +33,7 @@ class FedSb(Method):
     name: ClassVar[str] = "fed_sb"
     algebra: ClassVar[Algebra] = Algebra.LINEAR
     mergeable: ClassVar[bool] = True
+    rate: ClassVar[float] = 1e-2
     equation: ClassVar[str] = "h = W x + s B R A x, A and B frozen"
     source: ClassVar[str] = "Singhal et al. 2025, arXiv:2502.15436"
     sends: ClassVar[str] = "R: r² per matrix, whatever its size"

@@ -4,7 +4,8 @@
     P(z > 0) = σ(α - τ log(-l / r))                               (Louizos et al. 2018, arXiv:1712.01312)
 
 l = -1.5, r = 2.5, τ = 1, as for diff pruning (Guo et al. 2021, arXiv:2012.07463). A gate is drawn only while it is
-trained; otherwise u = 1/2. Gates start half open, so that some hundred steps decide them; Guo et al. start them open.
+trained; otherwise u = 1/2. Gates start half open, where Guo et al. start them open, and what is trained is α / 10: so
+that at a rate that suits the values some hundred steps decide them.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-LOW, HIGH, TEMPERATURE = -1.5, 2.5, 1.0
+LOW, HIGH, TEMPERATURE, GAIN = -1.5, 2.5, 1.0, 10.0
 
 
 class GatedChange(nn.Module):
@@ -39,9 +40,9 @@ class GatedChange(nn.Module):
 
     def expected_open(self) -> Tensor:
         """Return how many gates are expected to be open."""
-        return torch.sigmoid(self.gates - TEMPERATURE * math.log(-LOW / HIGH)).sum()
+        return torch.sigmoid(GAIN * self.gates - TEMPERATURE * math.log(-LOW / HIGH)).sum()
 
 
 def hard_concrete(gates: Tensor, noise: Tensor | float = 0.0) -> Tensor:
-    """Return z for gates α; without noise, what counts outside training."""
-    return (torch.sigmoid((noise + gates) / TEMPERATURE) * (HIGH - LOW) + LOW).clamp(0, 1)
+    """Return z for α / 10; without noise, what counts outside training."""
+    return (torch.sigmoid((noise + GAIN * gates) / TEMPERATURE) * (HIGH - LOW) + LOW).clamp(0, 1)

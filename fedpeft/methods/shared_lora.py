@@ -35,6 +35,7 @@ class SharedLora(Method):
     name: ClassVar[str] = "shared_lora"
     algebra: ClassVar[Algebra] = Algebra.MULTILINEAR
     mergeable: ClassVar[bool] = True
+    rate: ClassVar[float] = 3e-3
     equation: ClassVar[str] = "h = W x + s B_g A_g x, A_g and B_g shared by the layers of group g"
     source: ClassVar[str] = "Renduchintala et al. 2024, arXiv:2311.09578"
     sends: ClassVar[str] = "A and B: r (in + out) per kind of matrix and group"

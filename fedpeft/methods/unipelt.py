@@ -39,6 +39,7 @@ class UniPelt(Method):
     name: ClassVar[str] = "unipelt"
     algebra: ClassVar[Algebra] = Algebra.NETWORK
     mergeable: ClassVar[bool] = False
+    rate: ClassVar[float] = 3e-3
     equation: ClassVar[str] = "LoRA on q and v, prefix and adapter, each times its gate σ(w · z + c)"
     source: ClassVar[str] = "Mao et al. 2022, arXiv:2110.07577"
     sends: ClassVar[str] = "per layer: A, B of q and v; n keys and values per key head; D, a, U, b; four gates"
