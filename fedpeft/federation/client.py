@@ -104,7 +104,7 @@ def client_app(mods: Iterable[Mod] = ()) -> ClientApp:
         worker, plan, change, extra = _agreed(message, context, (COHORT,))
         client = _client(context)
         asked = _asked(plan, "train", extra)
-        payload = worker.train(client, plan.round, change)
+        payload = worker.train(client, plan.round, change, plan.scale)
         return Message(parcel(end_of(worker, client).protect(asked, payload)), reply_to=message)
 
     @app.evaluate()

@@ -9,6 +9,8 @@ from typing import Any
 
 from fedpeft.errors import ProtocolError
 
+_KINDS: dict[str, type] = {"round": int, "scale": float}
+
 
 @dataclass(frozen=True, slots=True)
 class RoundPlan:
@@ -28,6 +30,8 @@ class RoundPlan:
         Fingerprint of the frozen base.
     model : str
         The sha256 of the global change that comes with the plan.
+    scale : float
+        Share of the scenario's range that this round's updates may fill; clients do not go beyond it.
     """
 
     run: str
@@ -36,8 +40,9 @@ class RoundPlan:
     schema: str
     base: str
     model: str
+    scale: float = 1.0
 
-    def as_record(self) -> dict[str, str | int]:
+    def as_record(self) -> dict[str, str | int | float]:
         """Return the plan as plain values."""
         return asdict(self)
 
@@ -50,12 +55,14 @@ class RoundPlan:
         ProtocolError
             When a field is missing, unknown or of the wrong type.
         """
-        fields = {name: int if name == "round" else str for name in cls.__slots__}
+        fields: dict[str, type] = {name: _KINDS.get(name, str) for name in cls.__slots__}
         if record.keys() != fields.keys():
             raise ProtocolError("round plan", sorted(record), f"exactly {sorted(fields)}")
         for name, kind in fields.items():
             if type(record[name]) is not kind:
                 raise ProtocolError(f"round plan {name}", record[name], kind.__name__)
+        if not 0.0 < record["scale"] <= 1.0:
+            raise ProtocolError("round plan scale", record["scale"], "a share in (0, 1]")
         return cls(**record)
 
     def check(self, scenario: str, schema: str, base: str, change: bytes) -> None:

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -34,6 +35,10 @@ from fedpeft.federation.worker import Worker
 from fedpeft.methods.attached import SHARED
 from fedpeft.secagg import Asked, ServerEnd
 from fedpeft.training.evaluate import Tally
+
+# Rotated coordinates are close to Gaussian: one beyond eight deviations of the mean client's is one of the few clients
+# whose update is several times larger than the mean.
+_DEVIATIONS = 8.0
 
 
 class Rounds:
@@ -69,13 +74,22 @@ class Rounds:
         rows = [row for row in self.folder.lines(METRICS) if row["round"] <= point.round]
         for round_ in range(point.round + 1, self.scenario.federation.rounds + 1):
             start = time.monotonic()
-            row, point = self.one(round_, point)
+            row, point = self.one(round_, point, rows)
             row["seconds"] = time.monotonic() - start
             self._finish(row, rows, point)
         return published(point.change)
 
-    def one(self, round_: int, before: Checkpoint) -> tuple[dict[str, Any], Checkpoint]:
+    def one(
+        self, round_: int, before: Checkpoint, rows: Sequence[dict[str, Any]] = ()
+    ) -> tuple[dict[str, Any], Checkpoint]:
         """Run one round.
+
+        Parameters
+        ----------
+        round_ : int
+        before : Checkpoint
+        rows : sequence of dict
+            Of the rounds before; an adaptive range follows from them.
 
         Returns
         -------
@@ -84,8 +98,9 @@ class Rounds:
         after : Checkpoint
         """
         cohort = choose(self.roll.clients, self.scenario.federation.cohort, self.scenario.seed, "cohort", round_)
-        codec = self.worker.train_codec(round_)
-        got = self._collect("train", f"round {round_}", round_, before.change, cohort, codec)
+        scale = self._scale(rows)
+        codec = self.worker.train_codec(round_, scale)
+        got = self._collect("train", f"round {round_}", round_, before.change, cohort, codec, scale)
         row: dict[str, Any] = {
             "round": round_,
             "cohort": cohort,
@@ -105,6 +120,8 @@ class Rounds:
         mean[self.worker.shared_mask(round_)] = summed.mean()
         step, state = advance(mean, before.state, self.scenario.aggregation)
         after = Checkpoint(round_, before.change + step, state)
+        if scale != 1.0:
+            row["scale"] = scale
         row |= _health(summed, contributors) | {"update_norm": float(np.linalg.norm(step))}
         return {**row, "validation": self.validate(round_, after.change)}, after
 
@@ -119,7 +136,17 @@ class Rounds:
             raise RunError(f"validation of round {round_}", reason, "enough clients of the panel", "resume the run")
         return Tally(**got.total.lanes).metrics()
 
-    def request(self, round_: int, change: Vector, extra: dict[str, str] | None = None) -> RecordDict:
+    def _scale(self, rows: Sequence[dict[str, Any]]) -> float:
+        """Return the share of the range that the next round needs, by the last round's mean norm."""
+        norms = [row["client_norm"] for row in rows if "client_norm" in row]
+        if self.scenario.channel.range != "adaptive" or not norms:
+            return 1.0
+        deviation = norms[-1] / np.sqrt(self.worker.train_codec(1).coordinates)
+        return float(np.clip(_DEVIATIONS * deviation / self.worker.ring.range, 1e-6, 1.0))
+
+    def request(
+        self, round_: int, change: Vector, extra: dict[str, str] | None = None, scale: float = 1.0
+    ) -> RecordDict:
         """Write a round's plan with the global change that goes with it: the part of it that is anybody else's."""
         public = self.worker.public(change)
         plan = RoundPlan(
@@ -129,15 +156,23 @@ class Rounds:
             schema=self.worker.attached.schemas[SHARED].digest,
             base=self.worker.base.fingerprint,
             model=hash_of(public),
+            scale=scale,
         )
         return request(plan, public, extra)
 
     def _collect(
-        self, purpose: str, stage: str, round_: int, change: Vector, clients: list[str], codec: WireCodec
+        self,
+        purpose: str,
+        stage: str,
+        round_: int,
+        change: Vector,
+        clients: list[str],
+        codec: WireCodec,
+        scale: float = 1.0,
     ) -> Collected:
         """Send one request to all, open the sum of what comes back."""
         asked = Asked(round_, purpose, hash_of(self.worker.public(change)), tuple(sorted(clients)))
-        content = self.request(round_, change, {COHORT: ",".join(asked.cohort)})
+        content = self.request(round_, change, {COHORT: ",".join(asked.cohort)}, scale)
         return collect(
             self.grid,
             self.roll.nodes,

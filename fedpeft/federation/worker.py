@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from fedpeft.adapters.schema import Vector
 from fedpeft.adapters.update import WEIGHT, Update, require_finite
 from fedpeft.codecs import WireCodec
 from fedpeft.codecs.ring import Ring
+from fedpeft.codecs.rotation import Rotation
 from fedpeft.device.folders import EVERYBODY, NOBODY
 from fedpeft.errors import DataError, ScenarioError, nearest
 from fedpeft.federation.private_state import PrivateState
@@ -24,7 +26,7 @@ from fedpeft.scenario import Scenario
 from fedpeft.scenario.validate import panel_codec, ring_codec
 from fedpeft.seeds import derive, stream
 from fedpeft.tasks import Splits, open_task
-from fedpeft.training import evaluate, train
+from fedpeft.training import Trained, evaluate, train
 from fedpeft.training.evaluate import LANES as TALLY_LANES
 
 # A client's name becomes the name of its folder.
@@ -163,16 +165,20 @@ class Worker:
                 vector[self.private_mask] = own
         return vector
 
-    def train_codec(self, round_: int) -> WireCodec:
-        """Return how a round's updates are written."""
-        return WireCodec(self.ring, int(self.shared_mask(round_).sum()), TRAIN_LANES)
+    def train_codec(self, round_: int, scale: float = 1.0) -> WireCodec:
+        """Return how a round's updates are written, with the ring's range times ``scale``."""
+        size = int(self.shared_mask(round_).sum())
+        rotation = (
+            Rotation(derive(self.scenario.seed, "rotation", round_), size) if self.scenario.channel.rotate else None
+        )
+        return WireCodec(replace(self.ring, range=self.ring.range * scale), size, TRAIN_LANES, rotation)
 
     @property
     def tally_codec(self) -> WireCodec:
         """Return how evaluation totals are written: lanes alone."""
         return WireCodec(panel_codec(self.scenario), 0, TALLY_LANES)
 
-    def train(self, client: str, round_: int, change: Vector) -> Ring:
+    def train(self, client: str, round_: int, change: Vector, scale: float = 1.0) -> Ring:
         """Train one round locally and return the payload, which is yet to be protected.
 
         Raises
@@ -199,29 +205,29 @@ class Worker:
         delta = (after - start)[self.shared_mask(round_)]
         uniform = scenario.federation.weighting == "uniform"
         weight = 1.0 if uniform else min(own.tokens / scenario.weight_cap, 1.0)
-        payload = self._encode(delta, weight, trained.loss, trained.tokens, seed, round_)
+        payload = self._encode(delta, weight, trained, self.train_codec(round_, scale), seed)
         if self.private_mask.any():
             # On disk before the reply leaves: what the server hears of a round, the client has.
             self.state(client).keep(round_, after[self.private_mask])
         return payload
 
-    def _encode(self, delta: Vector, weight: float, loss: float, tokens: int, seed: int, round_: int) -> Ring:
+    def _encode(self, delta: Vector, weight: float, trained: Trained, codec: WireCodec, seed: int) -> Ring:
         require_finite(delta)
-        weighted = np.float32(weight) * delta
-        levels = self.ring.encode(weighted, stream(seed, "rounding"))
-        error = self.ring.decode(levels.astype(np.uint64), 1) - weighted
+        weighted = codec.spread(np.float32(weight) * delta)
+        levels = codec.ring.encode(weighted, stream(seed, "rounding"))
+        error = codec.ring.decode(levels.astype(np.uint64), 1) - weighted
         update = Update.weighted(
             delta,
             weight,
             {
-                "loss": loss * tokens,
-                "tokens": float(tokens),
+                "loss": trained.loss * trained.tokens,
+                "tokens": float(trained.tokens),
                 "squared_norm": float(np.square(delta, dtype=np.float64).sum()),
                 "squared_error": float(np.square(error, dtype=np.float64).sum()),
-                "clipped": float((np.abs(weighted) > self.ring.range).sum()),
+                "clipped": float((np.abs(weighted) > codec.ring.range).sum()),
             },
         )
-        return self.train_codec(round_).join(levels, update.lanes)
+        return codec.join(levels, update.lanes)
 
     def score(self, client: str, round_: int, change: Vector) -> Ring:
         """Score the adapter of a finished round on some of a client's validation examples; totals, yet unprotected."""

@@ -99,10 +99,13 @@ class ChannelTable(Table):
         "each update.",
     )
     bits: int = Field(16, ge=4, le=32, description="Size of the ring; the wire width of a coordinate.")
-    range: float | Literal["auto"] = Field(
+    range: float | Literal["auto", "adaptive"] = Field(
         "auto",
         description="Largest change of a coordinate that is not clipped; auto: steps × learning rate, that of the head "
-        "where one is shared.",
+        "where one is shared; adaptive: auto at first, then what the last round's mean norm asks for.",
+    )
+    rotate: bool = Field(
+        False, description="Rotate updates by a seeded Hadamard matrix first: heavy tails need no range of their own."
     )
     corrupt: float = Field(
         0.1, ge=0, lt=0.5, description="Share of a cohort that may collude with the server without a client being read."

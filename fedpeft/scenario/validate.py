@@ -48,13 +48,7 @@ def validate(scenario: Scenario) -> None:
     clients = scenario.data.clients
     if clients is not None and federation.cohort > clients:
         raise ScenarioError("federation.cohort", federation.cohort, f"at most data.clients = {clients}")
-    if scenario.channel.range == "auto" and scenario.training.steps is None:
-        if scenario.training.max_steps is None:
-            raise ScenarioError(
-                "channel.range", "auto", "a number", "with training.epochs, auto needs training.max_steps"
-            )
-    elif scenario.channel.range != "auto" and scenario.channel.range <= 0:
-        raise ScenarioError("channel.range", scenario.channel.range, "a positive number")
+    _range(scenario)
     ring_codec(scenario)
     panel_codec(scenario)
     if any(not 0.0 <= share <= 1.0 for share in scenario.personalization.gate):
@@ -68,6 +62,21 @@ def validate(scenario: Scenario) -> None:
         )
     if len(set(scenario.seeds)) != len(scenario.seeds):
         raise ScenarioError("seeds", scenario.seeds, "distinct numbers")
+
+
+def _range(scenario: Scenario) -> None:
+    """Refuse a range that is none, or cannot be known beforehand."""
+    wanted, training = scenario.channel.range, scenario.training
+    if isinstance(wanted, float):
+        if wanted <= 0:
+            raise ScenarioError("channel.range", wanted, "a positive number")
+        return
+    if training.steps is None and training.max_steps is None:
+        raise ScenarioError("channel.range", wanted, "a number", f"with training.epochs, {wanted} needs max_steps")
+    if wanted == "adaptive" and not scenario.channel.rotate:
+        raise ScenarioError(
+            "channel.range", wanted, "channel.rotate = true", "only a rotated update's largest change follows its norm"
+        )
 
 
 def _task(scenario: Scenario) -> None:
@@ -137,13 +146,15 @@ def ring_codec(scenario: Scenario) -> RingCodec:
 
     With ``range = "auto"`` the range is learning rate × steps: about what AdamW can move a coordinate in a round,
     because each of its steps is at most about the learning rate (Kingma & Ba 2015, arXiv:1412.6980, section 2.1).
-    Where a classifier's head is shared, the rate is the head's.
+    Where a classifier's head is shared, the rate is the head's. Rotated, a vector whose every coordinate moves that far
+    is Gaussian with that deviation, so the range is four of them.
     """
     wanted, training = scenario.channel.range, scenario.training
-    if wanted == "auto":
+    if isinstance(wanted, str):
         steps = training.steps or training.max_steps or 1
         heads = scenario.task.kind == "classification" and scenario.task.head == "shared"
         wanted = training.learning_rate * steps * (max(training.head_factor, 1.0) if heads else 1.0)
+        wanted *= 4.0 if scenario.channel.rotate else 1.0
     return RingCodec(scenario.channel.bits, float(wanted), scenario.federation.cohort)
 
 
