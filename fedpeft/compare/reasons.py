@@ -168,12 +168,11 @@ def tables(found: Found) -> str:
         parts = {"task": {"kind": wish.task, "head": plan.head}, **parts}
     if plan.partition != "all":
         parts["federation"] = {"partition": plan.partition}
-    secure = secure_channel()
-    if wish.privacy != "none" and secure:
-        parts["channel"] = {"name": secure}
+    secure = secure_channel() if wish.privacy != "none" else None
+    parts["channel"] = {"name": secure or "plain"}
     return to_toml(parts).lstrip()
 
 
 def secure_channel() -> str | None:
     """Return the name of a channel of which the server learns the sum alone, if this version has one."""
-    return next(iter(SECURE), None)
+    return min(SECURE, default=None)
