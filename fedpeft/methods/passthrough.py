@@ -47,6 +47,7 @@ REFUSED: Mapping[str, str] = {
     "PREFIX_TUNING": f"{_PROMPT}; use prefix_tuning or p_tuning_v2",
     "PROMPT_TUNING": f"{_PROMPT}; use prompt_tuning",
     "P_TUNING": f"{_PROMPT}; use p_tuning",
+    "SHADOW": "it works in passes of the whole model only, and training here is on the decoder's",
     "XLORA": "it mixes LoRA adapters that must be there before",
 }
 """Types that are not methods of their own here, and why."""
@@ -59,23 +60,21 @@ ALGEBRAS: Mapping[Algebra, str] = {
 }
 """What the mean of a type's parameters means, as measured on both families of models; the others are unknown."""
 
-_CAUSAL_ONLY = ("ADAPTION_PROMPT", "SHADOW")
-_NOT_MERGEABLE = ("ADAPTION_PROMPT", "BEFT", "LILY", "SHADOW")
-_OWN_TARGETS = ("ADAPTION_PROMPT", "IA3", "SHADOW", "TRAINABLE_TOKENS")
+_CAUSAL_ONLY = ("ADAPTION_PROMPT",)
+_NOT_MERGEABLE = ("ADAPTION_PROMPT", "BEFT", "LILY")
+_OWN_TARGETS = ("ADAPTION_PROMPT", "IA3", "TRAINABLE_TOKENS")
 _DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "C3A": {"init_weights": True},
     "FOURIERFT": {"init_weights": True},
     "FROD": {"save_projection": False},
     "PVERA": {"save_projection": False},
     "RANDLORA": {"save_projection": False},
-    "SHADOW": {"shadow_dropout": 0.0},
     "VERA": {"save_projection": False},
 }
-"""Settings other than peft's own: a start that changes nothing, no dropout, files without what a seed makes again."""
+"""Settings other than peft's own: a start that changes nothing, and files without what a seed makes again."""
 
 _REMARKS: Mapping[str, tuple[str, ...]] = {
     "PVERA": ("Draws random numbers as it trains: no two runs are alike.",),
-    "SHADOW": ("peft names its tensors otherwise in its own files and does not open ours.",),
 }
 
 _FAR = 0.05
@@ -241,7 +240,8 @@ def _learns(model: PreTrainedModel, attached: Attachment) -> bool:
 
 
 def _pass(model: PreTrainedModel) -> torch.Tensor:
-    found: torch.Tensor = model(input_ids=torch.arange(4)[None])[0]
+    # As training reads a language model: the decoder alone, the head apart from it.
+    found: torch.Tensor = getattr(model, model.base_model_prefix)(input_ids=torch.arange(4)[None])[0]
     return found.float()
 
 

@@ -3,8 +3,8 @@
     h = dequantize(NF4(W)) x + s B A x
 
 The scales of NF4's blocks are quantized too, and sums are formed in the base's own precision. The adapter learns to
-make up for the rounding: over the full base it is a few per cent off. With 8 bits: lora, over a base with
-``precision = "int8"``.
+make up for the rounding, and belongs to the base that was rounded so. With ``base.precision = "int8"`` the base is held
+in 8 bits instead.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ class QLora(Lora):
     )
 
     def attach(self, model: PreTrainedModel, slot: str) -> Attachment:
-        """Inject the layers into a base in 4 bits.
+        """Inject the layers into a quantized base.
 
         Raises
         ------
         ScenarioError
-            When the base is held otherwise: that would be lora.
+            When the base is not quantized: that would be lora.
         """
-        if not getattr(model, "is_loaded_in_4bit", False):
-            raise ScenarioError("base.precision", "other", self.precision, "qlora loads its base so; or use lora")
+        if not any(getattr(model, mark, False) for mark in ("is_loaded_in_4bit", "is_loaded_in_8bit")):
+            raise ScenarioError("base.precision", "full", "nf4 or int8", "leave it out, or use lora")
         return super().attach(model, slot)

@@ -60,7 +60,7 @@ def quiet(function, *arguments, **named):
 def test_every_type_of_peft_works_or_is_refused_with_a_reason(capsys):
     assert set(known_types()) == {t.name for t in PeftType}
     assert set(REFUSED) | MISSING <= set(known_types())
-    assert len(WORKING) == 35
+    assert len(WORKING) == 34
     both = [t for t in WORKING if fits(t, "bert")]
     with capsys.disabled():
         print(f"\npeft: {len(known_types())} types, {len(WORKING)} work on Llama, {len(both)} on BERT too")
@@ -89,6 +89,11 @@ def test_a_type_trains_and_leaves_the_base(peft_type, kind, dtype):
     losses = quiet(train, made, kind, rate=1e-2)
     assert losses[-1] < losses[0]
     trained, vector = logits(model, kind), made.read(SHARED)
+    if kind == "llama":  # the trainer runs the decoder alone, on batches of any shape
+        ids = tiny.batch(kind)["input_ids"]
+        with torch.no_grad():
+            assert torch.equal(model.lm_head(model.model(input_ids=ids)[0]), trained)
+            assert torch.isfinite(model.model(input_ids=ids[:1, :5])[0]).all()
     assert (vector != made.initial[SHARED]).any()
     made.activate()
     assert torch.equal(logits(model, kind), bare)
@@ -111,7 +116,7 @@ def test_the_declared_algebra_is_what_is_measured(peft_type, kind):
         pytest.skip("another task")
     method = method_of(peft_type)
     made = quiet(attach, kind, method)
-    if peft_type in ("ADAPTION_PROMPT", "SHADOW"):  # they change attention and whole layers, which show no place
+    if peft_type == "ADAPTION_PROMPT":  # it changes attention as a whole, and no place shows it
         assert method.algebra is Algebra.UNKNOWN
     else:
         assert method.algebra in classify(made, SHARED)
@@ -132,7 +137,7 @@ def test_a_mergeable_type_folds_into_the_weights(peft_type):
 
 
 @BOTH
-@pytest.mark.parametrize("peft_type", sorted(set(WORKING) - {"SHADOW"}))
+@pytest.mark.parametrize("peft_type", WORKING)
 def test_peft_opens_what_is_saved(peft_type, kind, tmp_path):
     if not fits(peft_type, kind):
         pytest.skip("another task")
@@ -177,11 +182,11 @@ def test_no_algebra_is_declared_of_a_type_that_peft_lacks_or_twice():
         ({"name": "peft:lora", "init_lora_weights": "pissa"}, "a start that leaves the base alone; .*q_proj.weight"),
         ({"name": "peft:lora", "init_lora_weights": "olora"}, "a start that leaves the base alone; .*q_proj.weight"),
         ({"name": "peft:ln_tuning", "target_modules": ["x"]}, "method: found .*, expected what peft's LN_TUN"),
-        ({"name": "peft:shadow"}, "method.name: found 'peft:shadow', expected a method for classification models"),
+        ({"name": "peft:adaption_prompt"}, "method.name: .*, expected a method for classification models"),
     ],
 )
 def test_a_mistake_is_named(settings, message):
-    kind = "bert" if "shadow" in settings["name"] else "llama"
+    kind = "bert" if "adaption" in settings["name"] else "llama"
     with pytest.raises(ScenarioError, match=message):
         quiet(attach, kind, parse_method(settings))
 
@@ -210,7 +215,7 @@ def test_a_method_made_on_demand_can_be_pickled():
     assert type(again) is type(method)
 
 
-@pytest.mark.parametrize(("precision", "count"), [("nf4", 22), ("int8", 25)])
+@pytest.mark.parametrize(("precision", "count"), [("nf4", 21), ("int8", 24)])
 def test_over_a_quantized_base_a_type_learns_or_says_that_it_cannot(precision, count):
     works = []
     for peft_type in WORKING:

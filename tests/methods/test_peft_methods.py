@@ -325,7 +325,7 @@ def test_a_private_lora_has_the_scaling_of_the_shared_one(rank, rslora):
         (IA3(targets=["q"]), "method.targets: found 'q', expected names of linear modules"),
         (IA3(feedforward=["q"]), "method.feedforward: found 'q', expected names of linear modules"),
         (AdaLora(init_rank=33), "method.init_rank: found 33, expected at most 32"),
-        (QLora(), "base.precision: found 'other', expected nf4; qlora loads its base so; or use lora"),
+        (QLora(), "base.precision: found 'full', expected nf4 or int8; leave it out, or use lora"),
     ],
 )
 def test_what_does_not_fit_the_base_is_named(method, message):
@@ -351,7 +351,7 @@ def test_over_a_quantized_base_gradients_flow_after_an_evaluation(kind, dtype, p
     model = getattr(tiny, kind)(dtype=dtype)
     quantize(model, precision, keep=("classifier.weight", "classifier.bias"))
     model.requires_grad_(False).eval()
-    method = QLora(rank=4) if precision == "nf4" else Lora(rank=4)
+    method = QLora(rank=4)
     made = Attached(tiny.base_of(model), method, method.private(2), 0)
     assert made.schemas[SHARED].size == 4 * total(kind, lambda i, o: i + o) + HEAD[kind]
     logits(model, kind)
