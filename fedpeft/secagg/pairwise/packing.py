@@ -33,19 +33,30 @@ def pack(vector: Ring, bits: int) -> bytes:
     return b"".join(parts)
 
 
-def unpack(data: bytes | memoryview, length: int, bits: int) -> Ring:
-    """Read what :func:`pack` wrote.
+def require_packed(data: bytes | memoryview, length: int, bits: int) -> None:
+    """Refuse bytes that :func:`pack` did not write.
 
     Raises
     ------
     ProtocolError
         For another length, or padding that is not zero.
     """
-    dtype = ring_dtype(bits)
     if len(data) != packed_size(length, bits):
         raise ProtocolError("packed vector length", len(data), f"{packed_size(length, bits)} bytes")
     if length * bits % 8 and data[-1] >> (length * bits % 8):
         raise ProtocolError("packed vector padding", data[-1], "zeros")
+
+
+def unpack(data: bytes | memoryview, length: int, bits: int) -> Ring:
+    """Read what :func:`pack` wrote.
+
+    Raises
+    ------
+    ProtocolError
+        When it did not.
+    """
+    require_packed(data, length, bits)
+    dtype = ring_dtype(bits)
     if bits == 8 * dtype.itemsize:
         return np.frombuffer(data, dtype.newbyteorder("<")).astype(dtype, copy=False)
     found = np.empty(length, dtype)

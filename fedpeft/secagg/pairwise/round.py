@@ -24,7 +24,7 @@ from fedpeft.errors import ProtocolError, RoundBurnt
 from fedpeft.secagg.pairwise.context import RoundContext
 from fedpeft.secagg.pairwise.members import to_bitmap
 from fedpeft.secagg.pairwise.opening import open_sum, recover
-from fedpeft.secagg.pairwise.packing import packed_size, unpack
+from fedpeft.secagg.pairwise.packing import packed_size, require_packed
 from fedpeft.secagg.pairwise.protect import commitment, signed_fields
 from fedpeft.secagg.pairwise.ratchet import self_seed
 from fedpeft.secagg.pairwise.seal import SEALED
@@ -36,6 +36,9 @@ from fedpeft.secagg.trust.signature import SIGNATURE, SigningKey, sign, verify
 
 REPEATS = 8
 """How often a server asks for survivors before it gives a round up."""
+
+ALERTS = 1000
+"""How many refused messages a round remembers."""
 
 
 @dataclass(frozen=True)
@@ -164,8 +167,12 @@ class PairwiseRound:
         try:
             action()
         except ProtocolError as error:
-            self.alerts.append((client, str(error)))
+            self._alert(client, str(error))
             raise
+
+    def _alert(self, client: str, reason: str) -> None:
+        if len(self.alerts) < ALERTS:
+            self.alerts.append((client, reason))
 
     def _add(self, client: str, message: bytes) -> None:
         context, i = self.context, self.context.index(client)
@@ -178,7 +185,7 @@ class PairwiseRound:
         size = packed_size(context.length, context.terms.bits)
         vector, tail = body[:size], body[size:]
         verify(self._keys[i], signature, client, CONTRIBUTE, *signed_fields(context, client, vector, tail))
-        unpack(vector, context.length, context.terms.bits)
+        require_packed(vector, context.length, context.terms.bits)
         self._taken[i] = Contribution(memoryview(body)[:size], tail[:KEY], pieces(tail[KEY:], SEALED))
 
     def _answer(self, stage: str, client: str, message: bytes) -> None:
@@ -217,7 +224,7 @@ class PairwiseRound:
             if value < PRIME:
                 self._shares.setdefault(ward, {})[point] = value
             else:
-                self.alerts.append((self.context.cohort[ward], f"sealed share for {client}: could not be unsealed"))
+                self._alert(self.context.cohort[ward], f"sealed share for {client}: could not be unsealed")
 
     def _verify(self, i: int, signature: bytes, label: str, *fields: bytes) -> None:
         verify(self._keys[i], signature, self.context.cohort[i], label, self.context.digest, self._bitmap(), *fields)
