@@ -14,7 +14,7 @@ from flwr.clientapp.typing import Mod
 from fedpeft.adapters.schema import Vector
 from fedpeft.errors import DataError, ProtocolError
 from fedpeft.federation.locate import run_folder_of, scenario_of
-from fedpeft.federation.messages import COHORT, Fact, facts, parcel, read_bounded, read_request
+from fedpeft.federation.messages import COHORT, Fact, facts, parcel, read_bounded, read_named, read_request
 from fedpeft.federation.personal import keep_personal, score_stranger
 from fedpeft.federation.plan import RoundPlan
 from fedpeft.federation.sessions import end_of, join, meet
@@ -89,13 +89,13 @@ def client_app(mods: Iterable[Mod] = ()) -> ClientApp:
 
     @app.query("keys")
     def keys(message: Message, context: Context) -> Message:
-        manifest, _ = read_bounded(message.content, SIGNATURE + LIMIT)
+        manifest = read_bounded(message.content, SIGNATURE + LIMIT)
         return Message(parcel(join(worker_of(context), _client(context), manifest)), reply_to=message)
 
     @app.query("meet")
     def met(message: Message, context: Context) -> Message:
         worker, client = worker_of(context), _client(context)
-        directory, clients = read_bounded(message.content, ENTRY * len(worker.client_ids))
+        directory, clients = read_named(message.content, ENTRY * len(worker.client_ids))
         meet(worker, client, clients, directory)
         return Message(facts({"client": client}), reply_to=message)
 
@@ -118,7 +118,7 @@ def client_app(mods: Iterable[Mod] = ()) -> ClientApp:
     def stage(name: str) -> None:
         @app.query(name)
         def answer(message: Message, context: Context) -> Message:
-            request, _ = read_bounded(message.content, _MOST)
+            request = read_bounded(message.content, _MOST)
             return Message(parcel(end_of(worker_of(context), _client(context)).answer(name, request)), reply_to=message)
 
     for name in STAGES:
@@ -156,7 +156,7 @@ def _agreed(
 
 def _asked(plan: RoundPlan, purpose: str, extra: dict[str, str]) -> Asked:
     """Return what a request asks for; the plan has been checked."""
-    return Asked(plan.round, purpose, plan.model, tuple(extra[COHORT].split(",")))
+    return Asked(plan.round, purpose, plan.digest, tuple(extra[COHORT].split(",")))
 
 
 def _client(context: Context) -> str:

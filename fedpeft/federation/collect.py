@@ -10,7 +10,7 @@ from flwr.serverapp import Grid
 
 from fedpeft.adapters.update import Update
 from fedpeft.codecs import WireCodec
-from fedpeft.errors import ProtocolError, RoundBurnt
+from fedpeft.errors import RoundBurnt
 from fedpeft.federation.exchange import exchange
 from fedpeft.federation.messages import parcel, read_bounded, read_parcel
 from fedpeft.secagg import Collection
@@ -87,10 +87,7 @@ def collect(
             stage, requests = wanted
 
             def answer(client: str, message: Message, stage: str = stage) -> None:
-                data, names = read_bounded(message.content, _LONGEST)
-                if names:
-                    raise ProtocolError(f"{stage} reply of {client}", names, "bytes alone")
-                collection.answer(stage, client, data)
+                collection.answer(stage, client, read_bounded(message.content, _LONGEST))
 
             asked = exchange(
                 grid,

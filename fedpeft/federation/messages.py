@@ -98,26 +98,36 @@ def read_parcel(content: RecordDict, length: int) -> bytes:
     return _bytes(records[_PAYLOAD], _PAYLOAD, "uint8", length, _OPAQUE)
 
 
-def read_bounded(content: RecordDict, most: int) -> tuple[bytes, list[str]]:
-    """Read bytes whose length the reader checks itself, up to a limit, and the names beside them.
+def read_bounded(content: RecordDict, most: int) -> bytes:
+    """Read bytes whose length the reader checks itself, up to a limit.
 
     Raises
     ------
     ProtocolError
         When there are more bytes than that, or anything else.
     """
-    records = content.array_records
-    if not {_PAYLOAD} <= set(content) <= {_PAYLOAD, _NAMES} or _PAYLOAD not in records:
-        raise ProtocolError("content", sorted(content), f"the record {_PAYLOAD}")
-    found = records[_PAYLOAD].get(_PAYLOAD)
-    size = len(found.data) if found is not None else 0
+    size = sum(len(array.data) for record in content.array_records.values() for array in record.values())
     if size > most:
         raise ProtocolError("content", f"{size} bytes", f"at most {most}")
-    data = _bytes(records[_PAYLOAD], _PAYLOAD, "uint8", size, _OPAQUE)
-    names = content.config_records[_NAMES].get(_NAMES, []) if _NAMES in content.config_records else []
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ProtocolError("content names", names, "names")
-    return data, [str(name) for name in names]
+    return read_parcel(content, size)
+
+
+def read_named(content: RecordDict, most: int) -> tuple[bytes, list[str]]:
+    """Read bytes up to a limit, and the names beside them.
+
+    Raises
+    ------
+    ProtocolError
+        When there are more bytes than that, no names, or anything else.
+    """
+    if set(content) != {_PAYLOAD, _NAMES} or _NAMES not in content.config_records:
+        raise ProtocolError("content", sorted(content), f"the records {_PAYLOAD} and {_NAMES}")
+    record = dict(content.config_records[_NAMES])
+    names = record.pop(_NAMES, None)
+    if record or not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ProtocolError("content names", names, "a list of names alone")
+    rest = RecordDict({_PAYLOAD: content[_PAYLOAD]})
+    return read_bounded(rest, most), [str(name) for name in names]
 
 
 def facts(values: dict[str, Fact]) -> RecordDict:

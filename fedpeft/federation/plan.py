@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from hashlib import sha256
@@ -10,6 +11,9 @@ from typing import Any
 from fedpeft.errors import ProtocolError
 
 _KINDS: dict[str, type] = {"round": int, "scale": float}
+
+LEAST_SCALE = 1e-6
+"""Below this share of the range next to nothing of an update is left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,15 @@ class RoundPlan:
     model: str
     scale: float = 1.0
 
+    @property
+    def digest(self) -> str:
+        """The sha256 of all of it, which a secure channel binds a round to.
+
+        Whatever else a server may choose, it must choose alike for everybody: clients who clip to next to nothing add
+        known integers to a sum, in which the one who was told otherwise could be read.
+        """
+        return sha256(b"fedpeft-plan/v1" + json.dumps(self.as_record(), sort_keys=True).encode()).hexdigest()
+
     def as_record(self) -> dict[str, str | int | float]:
         """Return the plan as plain values."""
         return asdict(self)
@@ -61,8 +74,8 @@ class RoundPlan:
         for name, kind in fields.items():
             if type(record[name]) is not kind:
                 raise ProtocolError(f"round plan {name}", record[name], kind.__name__)
-        if not 0.0 < record["scale"] <= 1.0:
-            raise ProtocolError("round plan scale", record["scale"], "a share in (0, 1]")
+        if not LEAST_SCALE <= record["scale"] <= 1.0:
+            raise ProtocolError("round plan scale", record["scale"], f"a share in [{LEAST_SCALE}, 1]")
         return cls(**record)
 
     def check(self, scenario: str, schema: str, base: str, change: bytes) -> None:

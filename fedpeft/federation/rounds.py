@@ -29,7 +29,7 @@ from fedpeft.federation.cohort import Roll, choose
 from fedpeft.federation.collect import Collected, collect
 from fedpeft.federation.folder import METRICS, RunFolder
 from fedpeft.federation.messages import COHORT, hash_of, published, request
-from fedpeft.federation.plan import RoundPlan
+from fedpeft.federation.plan import LEAST_SCALE, RoundPlan
 from fedpeft.federation.watcher import Watcher
 from fedpeft.federation.worker import Worker
 from fedpeft.methods.attached import SHARED
@@ -142,23 +142,23 @@ class Rounds:
         if self.scenario.channel.range != "adaptive" or not norms:
             return 1.0
         deviation = norms[-1] / np.sqrt(self.worker.train_codec(1).coordinates)
-        return float(np.clip(_DEVIATIONS * deviation / self.worker.ring.range, 1e-6, 1.0))
+        return float(np.clip(_DEVIATIONS * deviation / self.worker.ring.range, LEAST_SCALE, 1.0))
 
-    def request(
-        self, round_: int, change: Vector, extra: dict[str, str] | None = None, scale: float = 1.0
-    ) -> RecordDict:
-        """Write a round's plan with the global change that goes with it: the part of it that is anybody else's."""
-        public = self.worker.public(change)
-        plan = RoundPlan(
+    def plan(self, round_: int, change: Vector, scale: float = 1.0) -> RoundPlan:
+        """Return what a round asks of everybody."""
+        return RoundPlan(
             run=self.folder.path.name,
             round=round_,
             scenario=self.scenario.digest,
             schema=self.worker.attached.schemas[SHARED].digest,
             base=self.worker.base.fingerprint,
-            model=hash_of(public),
+            model=hash_of(self.worker.public(change)),
             scale=scale,
         )
-        return request(plan, public, extra)
+
+    def request(self, plan: RoundPlan, change: Vector, extra: dict[str, str] | None = None) -> RecordDict:
+        """Write a plan with the global change that goes with it: the part of it that is anybody else's."""
+        return request(plan, self.worker.public(change), extra)
 
     def _collect(
         self,
@@ -171,8 +171,9 @@ class Rounds:
         scale: float = 1.0,
     ) -> Collected:
         """Send one request to all, open the sum of what comes back."""
-        asked = Asked(round_, purpose, hash_of(self.worker.public(change)), tuple(sorted(clients)))
-        content = self.request(round_, change, {COHORT: ",".join(asked.cohort)}, scale)
+        plan = self.plan(round_, change, scale)
+        asked = Asked(round_, purpose, plan.digest, tuple(sorted(clients)))
+        content = self.request(plan, change, {COHORT: ",".join(asked.cohort)})
         return collect(
             self.grid,
             self.roll.nodes,

@@ -61,7 +61,7 @@ def _ask(
     rounds: Rounds, message_type: str, stage: str, change: Vector, extras: dict[str, dict[str, str]]
 ) -> dict[str, dict[str, Any]]:
     """Ask clients for plain values and insist on an answer from each."""
-    after = rounds.scenario.federation.rounds + 1
+    plan = rounds.plan(rounds.scenario.federation.rounds + 1, change)
     answers: dict[str, dict[str, Any]] = {}
 
     def take(client: str, message: Message) -> None:
@@ -70,7 +70,7 @@ def _ask(
             raise ProtocolError("reply client", values.get("client"), client)
         answers[client] = dict(values)
 
-    requests = {client: rounds.request(after, change, extra) for client, extra in extras.items()}
+    requests = {client: rounds.request(plan, change, extra) for client, extra in extras.items()}
     sent = exchange(
         rounds.grid,
         message_type,

@@ -26,7 +26,7 @@ class Asked:
     round : int
     purpose : {"train", "evaluate"}
     model : str
-        Hash of the global change that the clients were sent.
+        Hash of all that the clients were sent: of the plan, with that of the global change in it.
     cohort : tuple of str
         Everybody who was asked, in ascending order.
     """

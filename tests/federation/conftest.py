@@ -19,7 +19,7 @@ TINY: dict[str, Any] = {
     "data": {"clients": 4, "window": 32, "max_windows": 8},
     "method": {"name": "lora", "rank": 2},
     "training": {"steps": 1, "batch": 2},
-    "federation": {"rounds": 2, "cohort": 4, "minimum": 3, "panel": 3, "panel_windows": 2},
+    "federation": {"rounds": 2, "cohort": 4, "minimum": 3, "panel": 4, "panel_windows": 2},
     "personalization": {"people": 2, "rank": 2, "training": {"steps": 1, "batch": 2}},
     "samples": {"prompts": ["I am "], "people": 1, "tokens": 2},
 }
@@ -63,5 +63,6 @@ def classes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "method": {"name": "lora", "rank": 2},
         "training": {"steps": 3, "batch": 8, "learning_rate": 5e-3},
         "federation": {"rounds": 3, "cohort": 3, "minimum": 3, "panel": 3},
+        "channel": {"dropout": 0.0},  # of three nobody may vanish
         "personalization": {"people": 3, "training": {"steps": 3, "batch": 8}},
     }

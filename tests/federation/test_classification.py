@@ -82,24 +82,25 @@ def test_the_global_adapters_head_is_the_seeded_start_and_each_client_has_anothe
         assert not any(np.array_equal(head, other) for other in heads[:i])
 
 
-def test_every_message_of_a_run_is_as_long_as_the_adapter_without_its_head(
-    scenario: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_every_message_of_a_plain_run_is_as_long_as_the_adapter_without_its_head(
+    classes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    scenario = parse_scenario(classes, ["channel.name=plain"])
     down, up = set(), set()
 
     def watch(message: Any, context: Any, call_next: Any) -> Any:
         answer = call_next(message, context)
         for content, found in ((message.content, down), (answer.content, up)):
-            for record in content.array_records.values():
-                found |= {array.shape for array in record.values()}
+            for name, record in content.array_records.items():
+                found |= {(name, *array.shape) for array in record.values()}
         return answer
 
     app = client_app([watch])
     monkeypatch.setattr("fedpeft.federation.inprocess.client_app", lambda: app)
     simulate(scenario, tmp_path, engine="serial")
     worker = Worker(scenario, tmp_path / "other")
-    assert down == {(int(worker.public_mask.sum()),)}
-    assert up == {(worker.train_codec(1).length,), (worker.tally_codec.length,)}
+    assert down == {("global", int(worker.public_mask.sum()))}
+    assert up == {("payload", 2 * codec.length) for codec in (worker.train_codec(1), worker.tally_codec)}
     assert int(worker.public_mask.sum()) == worker.size - (4 * 32 + 4)
 
 

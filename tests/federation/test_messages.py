@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import fields, replace
+
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
@@ -10,20 +13,20 @@ from hypothesis import strategies as st
 
 from fedpeft.codecs.bfloat16 import from_bfloat16, to_bfloat16
 from fedpeft.errors import ProtocolError
-from fedpeft.federation.flower_internals import identify
+from fedpeft.federation.flower_internals import from_bytes, identify, to_bytes
 from fedpeft.federation.messages import (
     facts,
     hash_of,
+    parcel,
     published,
+    read_bounded,
     read_facts,
-    read_reply,
+    read_named,
+    read_parcel,
     read_request,
-    reply,
     request,
 )
 from fedpeft.federation.plan import RoundPlan
-
-UINT16 = np.dtype(np.uint16)
 
 
 def plan(change: np.ndarray) -> RoundPlan:
@@ -83,33 +86,121 @@ def test_a_plan_with_a_wrong_field_is_refused(edit: dict[str, object]) -> None:
         RoundPlan.parse(record)
 
 
-def test_a_reply_comes_back_to_the_bit() -> None:
-    payload = np.arange(100, dtype=np.uint16)
-    assert np.array_equal(read_reply(message(reply(payload)), 100, UINT16), payload)
+@pytest.mark.parametrize(
+    ("scale", "fits"), [(1.0, True), (1e-6, True), (9e-7, False), (0.0, False), (-0.5, False), (1.1, False), (1, False)]
+)
+def test_the_share_of_the_range_is_neither_more_than_all_nor_next_to_nothing(scale: float, fits: bool) -> None:
+    record = {**plan(np.ones(1, np.float32)).as_record(), "scale": scale}
+    if fits:
+        assert RoundPlan.parse(record).scale == scale
+        return
+    with pytest.raises(ProtocolError, match="round plan scale"):
+        RoundPlan.parse(record)
 
 
-def _array(dtype: str, shape: tuple[int, ...], stype: str, data: bytes) -> RecordDict:
-    return RecordDict({"payload": ArrayRecord({"payload": Array(dtype, shape, stype, data)})})
+def test_a_scale_that_is_no_number_is_refused() -> None:
+    with pytest.raises(ProtocolError, match="round plan scale"):
+        RoundPlan.parse({**plan(np.ones(1, np.float32)).as_record(), "scale": float("nan")})
+
+
+@pytest.mark.parametrize("field", [field.name for field in fields(RoundPlan)])
+def test_whatever_differs_in_two_plans_their_digests_differ(field: str) -> None:
+    """A secure channel binds a round to the digest: no field can be said differently to two clients."""
+    mine = plan(np.ones(1, np.float32))
+    other = {"round": 4, "scale": 0.5}.get(field, "0" * 64)
+    assert replace(mine, **{field: other}).digest != mine.digest
+    assert RoundPlan.parse(mine.as_record()).digest == mine.digest
+
+
+def test_the_digest_survives_the_wire(wire: Callable[[RecordDict], RecordDict]) -> None:
+    change = np.ones(3, np.float32)
+    mine = replace(plan(change), scale=0.1 + 0.2 / 3)
+    got, *_ = read_request(wire(request(mine, change)), 3)
+    assert got.digest == mine.digest
+
+
+@pytest.fixture
+def wire() -> Callable[[RecordDict], RecordDict]:
+    """Return what a content is after Flower has carried it."""
+
+    def carried(content: RecordDict) -> RecordDict:
+        return from_bytes(to_bytes(message(content))).content
+
+    return carried
+
+
+@given(st.binary(max_size=200))
+def test_a_parcel_comes_back_to_the_bit(data: bytes) -> None:
+    assert read_parcel(parcel(data), len(data)) == data
+    assert read_bounded(parcel(data), 200) == data
+
+
+def test_names_travel_beside_a_parcel(wire: Callable[[RecordDict], RecordDict]) -> None:
+    content = wire(parcel(b"abc", ["ada", "bo"]))
+    assert read_named(content, 3) == (b"abc", ["ada", "bo"])
+    with pytest.raises(ProtocolError, match="at most 2"):
+        read_named(content, 2)
+    for reader in (read_parcel, read_bounded):
+        with pytest.raises(ProtocolError, match="payload alone"):
+            reader(content, 3)
+
+
+def _array(dtype: str, shape: tuple[int, ...], stype: str, data: bytes, name: str = "payload") -> RecordDict:
+    return RecordDict({"payload": ArrayRecord({name: Array(dtype, shape, stype, data)})})
+
+
+OPAQUE = "fedpeft.opaque"
+GARBAGE = {
+    "empty": RecordDict(),
+    "facts": facts({"payload": "hello"}),
+    "no array": RecordDict({"payload": ArrayRecord()}),
+    "half an integer": _array("uint8", (4,), OPAQUE, b"\0" * 3),
+    "more than it says": _array("uint8", (4,), OPAQUE, b"\0" * 5),
+    "shape": _array("uint8", (2, 2), OPAQUE, b"\0" * 4),
+    "dtype": _array("uint16", (4,), OPAQUE, b"\0" * 8),
+    "stype": _array("uint8", (4,), "numpy.ndarray", b"\0" * 4),
+    "name": _array("uint8", (4,), OPAQUE, b"\0" * 4, "other"),
+    "more": RecordDict({**_array("uint8", (4,), OPAQUE, b"\0" * 4), "more": ConfigRecord({"a": 1})}),
+}
+
+
+@pytest.mark.parametrize("case", GARBAGE)
+def test_garbage_instead_of_a_parcel_is_refused(case: str) -> None:
+    with pytest.raises(ProtocolError):
+        read_parcel(GARBAGE[case], 4)
+    with pytest.raises(ProtocolError):
+        read_bounded(GARBAGE[case], 1000)
+    with pytest.raises(ProtocolError):
+        read_named(RecordDict({**GARBAGE[case], "names": ConfigRecord({"names": ["ada"]})}), 1000)
+
+
+@pytest.mark.parametrize("size", [0, 3, 5, 8_000_000])
+def test_a_parcel_of_another_length_is_refused(size: int) -> None:
+    with pytest.raises(ProtocolError, match="array payload"):
+        read_parcel(parcel(bytes(size)), 4)
+
+
+def test_more_bytes_than_the_limit_are_refused() -> None:
+    assert len(read_bounded(parcel(bytes(100)), 100)) == 100
+    with pytest.raises(ProtocolError, match="found '101 bytes', expected at most 100"):
+        read_bounded(parcel(bytes(101)), 100)
 
 
 @pytest.mark.parametrize(
-    "content",
-    [
-        RecordDict(),
-        facts({"payload": "hello"}),
-        _array("uint16", (4,), "fedpeft.ring", b"\0" * 6),
-        _array("uint16", (4,), "fedpeft.ring", b"\0" * 8_000_000),
-        _array("uint16", (2, 2), "fedpeft.ring", b"\0" * 8),
-        _array("uint32", (4,), "fedpeft.ring", b"\0" * 16),
-        _array("uint16", (4,), "numpy.ndarray", b"\0" * 8),
-        RecordDict({"payload": ArrayRecord({"other": Array("uint16", (4,), "fedpeft.ring", b"\0" * 8)})}),
-        RecordDict({**_array("uint16", (4,), "fedpeft.ring", b"\0" * 8), "more": ConfigRecord({"a": 1})}),
-    ],
-    ids=["empty", "facts", "short", "oversized", "shape", "dtype", "stype", "name", "more"],
+    "names",
+    [{"names": "ada"}, {"names": [1, 2]}, {"names": [b"ada"]}, {"names": ["ada"], "more": 1}, {"other": ["ada"]}, {}],
+    ids=["text", "numbers", "bytes", "more", "another field", "nothing"],
 )
-def test_garbage_instead_of_a_payload_is_refused(content: RecordDict) -> None:
-    with pytest.raises(ProtocolError):
-        read_reply(message(content), 4, UINT16)
+def test_garbage_instead_of_names_is_refused(names: dict[str, object]) -> None:
+    content = parcel(b"abc")
+    content["names"] = ConfigRecord(names)  # type: ignore[arg-type]
+    with pytest.raises(ProtocolError, match="names"):
+        read_named(content, 3)
+
+
+def test_bytes_that_should_have_names_are_refused_without() -> None:
+    with pytest.raises(ProtocolError, match="payload and names"):
+        read_named(parcel(b"abc"), 3)
 
 
 def test_facts_with_anything_beside_them_are_refused() -> None:

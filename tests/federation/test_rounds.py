@@ -1,4 +1,4 @@
-"""Rounds survive what clients do to them."""
+"""Rounds survive what clients do to them; here on the plain channel, on the secure one in ``test_secure``."""
 
 from __future__ import annotations
 
@@ -15,11 +15,22 @@ from fedpeft.federation.client import client_app
 from fedpeft.federation.cohort import roll_call
 from fedpeft.federation.folder import METRICS, RunFolder
 from fedpeft.federation.grid import InProcessGrid
-from fedpeft.federation.messages import reply
+from fedpeft.federation.messages import parcel
 from fedpeft.federation.rounds import Rounds
 from fedpeft.federation.server import agreed
 from fedpeft.federation.watcher import Silent
 from fedpeft.federation.worker import Worker
+from fedpeft.scenario import Scenario, parse_scenario
+from fedpeft.secagg import PlainServer
+
+from .conftest import TINY
+
+
+@pytest.fixture
+def tiny() -> Scenario:
+    """Return a scenario whose clients protect nothing."""
+    return parse_scenario(TINY, ["channel.name=plain"])
+
 
 Misbehaviour = Callable[[Message, Context, Message], Message]
 
@@ -36,7 +47,7 @@ def wrapped(misbehave: Misbehaviour) -> ClientApp:
 
 def rounds(app: ClientApp, worker: Worker, folder: RunFolder, config: dict[str, str]) -> Rounds:
     grid = InProcessGrid(app, len(worker.client_ids), config)
-    return Rounds(grid, worker, roll_call(grid, 4, agreed(worker)), folder, Silent())
+    return Rounds(grid, worker, roll_call(grid, 4, agreed(worker)), PlainServer(), folder, Silent())
 
 
 def test_a_round_without_enough_contributors_is_burnt_and_the_next_one_goes_on(
@@ -64,7 +75,7 @@ def test_garbage_from_one_client_is_a_failure_and_changes_nothing_of_the_sum(
     def garbage(message: Message, context: Context, answer: Message) -> Message:
         if context.node_config["partition-id"] == 0:
             levels = np.full(worker.train_codec(1).length, worker.ring.levels + 1, np.uint16)
-            return Message(reply(levels), reply_to=message)
+            return Message(parcel(levels.tobytes()), reply_to=message)
         return answer
 
     def silence(message: Message, context: Context, answer: Message) -> Message:

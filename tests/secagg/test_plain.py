@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 
 from fedpeft.codecs import RingCodec
 from fedpeft.errors import ProtocolError
-from fedpeft.secagg import CHANNELS
-from fedpeft.secagg.channel import PlainChannel
+from fedpeft.secagg import CHANNELS, SECURE, Asked, PlainEnd, PlainServer
+from fedpeft.secagg.channel import PlainCollection, PlainOpener
+
+ASKED = Asked(1, "train", "model", ("ada", "bob", "cyd"))
 
 
 @pytest.fixture
@@ -18,7 +20,12 @@ def ring() -> RingCodec:
 
 @pytest.fixture
 def opener(ring):
-    return PlainChannel().opener(ring, 4)
+    return PlainOpener(ring, 4)
+
+
+@pytest.fixture
+def collection(ring) -> PlainCollection:
+    return PlainServer().collect(ASKED, ring, 4)
 
 
 def payload(*values: int, kind=np.uint8) -> np.ndarray:
@@ -36,18 +43,21 @@ def test_the_sum_is_numpys_whatever_the_order_of_arrival(bits, clients, length, 
     expected = np.sum(payloads, axis=0, dtype=np.uint64)
     named = list(enumerate(payloads))
     random.shuffle(named)
-    channel = PlainChannel()
-    opener = channel.opener(ring, length)
+    end, collection = PlainEnd(), PlainServer().collect(ASKED, ring, length)
     for number, one in named:
-        opener.add(f"client-{number}", channel.protect(one))
-    assert opener.contributors == clients
-    assert np.array_equal(opener.open(), expected)
-    assert opener.open().dtype == np.uint64
+        sent = end.protect(ASKED, one)
+        assert len(sent) == collection.length
+        collection.add(f"client-{number}", sent)
+    assert collection.requests() is None
+    total, contributors = collection.sum()
+    assert contributors == clients
+    assert np.array_equal(total, expected)
+    assert total.dtype == np.uint64
 
 
-def test_nobody_contributed_to_an_empty_sum(opener):
-    assert opener.contributors == 0
-    assert opener.open().tolist() == [0, 0, 0, 0]
+def test_nobody_contributed_to_an_empty_sum(collection):
+    total, contributors = collection.sum()
+    assert (total.tolist(), contributors) == ([0, 0, 0, 0], 0)
 
 
 @pytest.mark.parametrize(
@@ -74,19 +84,40 @@ def test_a_payload_that_was_not_agreed_is_refused_and_leaves_no_trace(opener, ba
     assert opener.open().tolist() == [2, 3, 4, 86]
 
 
-def test_a_second_payload_of_one_client_is_refused(opener):
-    opener.add("ada", payload(1, 2, 3, 4))
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (b"", "payload of eve: found '0 bytes', expected 4 bytes"),
+        (b"\1\1\1", "payload of eve: found '3 bytes', expected 4 bytes"),
+        (b"\1" * 5, "payload of eve: found '5 bytes', expected 4 bytes"),
+        (b"\1" * 8, "payload of eve: found '8 bytes', expected 4 bytes"),
+        (b"\1\1\1\x56", "payload of eve: found 86, expected ≤ 85"),
+    ],
+)
+def test_bytes_that_were_not_agreed_are_refused_and_leave_no_trace(collection, bad, message):
+    collection.add("ada", bytes([1, 2, 3, 85]))
+    with pytest.raises(ProtocolError, match=message):
+        collection.add("eve", bad)
+    assert collection.sum()[1] == 1
+    collection.add("eve", b"\1\1\1\1")
+    total, contributors = collection.sum()
+    assert (total.tolist(), contributors) == ([2, 3, 4, 86], 2)
+
+
+def test_a_second_payload_of_one_client_is_refused(collection):
+    collection.add("ada", bytes([1, 2, 3, 4]))
     with pytest.raises(ProtocolError, match="payload of ada: found 'one too many', expected one payload per client"):
-        opener.add("ada", payload(1, 2, 3, 4))
-    assert (opener.contributors, opener.open().tolist()) == (1, [1, 2, 3, 4])
+        collection.add("ada", bytes([1, 2, 3, 4]))
+    total, contributors = collection.sum()
+    assert (total.tolist(), contributors) == ([1, 2, 3, 4], 1)
 
 
-def test_more_clients_than_the_ring_has_room_for_are_refused(opener):
-    for client in ("ada", "bob", "cyd"):
-        opener.add(client, payload(85, 85, 85, 85))
+def test_more_clients_than_the_ring_has_room_for_are_refused(collection):
+    for client in ASKED.cohort:
+        collection.add(client, bytes([85] * 4))
     with pytest.raises(ProtocolError, match="payload of dan: found 'one too many'"):
-        opener.add("dan", payload(0, 0, 0, 0))
-    assert opener.open().tolist() == [255] * 4
+        collection.add("dan", bytes(4))
+    assert collection.sum()[0].tolist() == [255] * 4
 
 
 def test_the_payload_that_arrives_is_not_kept(opener):
@@ -96,8 +127,18 @@ def test_the_payload_that_arrives_is_not_kept(opener):
     assert opener.open().tolist() == [1, 2, 3, 4]
 
 
+def test_nothing_is_asked_after_the_payloads_on_either_side(collection):
+    with pytest.raises(ProtocolError, match="stage: found 'unmask', expected none, on the plain channel"):
+        PlainEnd().answer("unmask", b"")
+    with pytest.raises(ProtocolError, match="answer of ada: found 'unmask', expected none, on the plain channel"):
+        collection.answer("unmask", "ada", b"")
+
+
 def test_it_says_that_it_protects_nothing():
-    channel = CHANNELS["plain"]()
-    assert not channel.secure
-    mine = payload(1, 2)
-    assert np.array_equal(channel.protect(mine), mine)
+    assert "plain" not in SECURE
+    assert CHANNELS["plain"] == "the server could read every update"
+    assert PlainEnd().protect(ASKED, payload(1, 2)) == b"\1\2"
+
+
+def test_every_other_channel_is_a_secure_one():
+    assert CHANNELS.keys() - SECURE == {"plain"}
