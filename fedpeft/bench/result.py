@@ -9,6 +9,7 @@ BENCHES = {
     "roundtrip": "Seconds per client-round in process, against Flower's Ray simulation of the same apps.",
     "ring": "Error of summing in ring integers, against summing in float64.",
     "methods": "What every PEFT method trains, weighs, takes and reaches; and switching adapters, against peft.",
+    "secagg": "Masks, sums, bytes and altered messages of secure aggregation, against Flower's SecAgg+ functions.",
     "base": "Perplexity of the builtin base on the clients' test text, against a unigram model.",
 }
 """Name of the module in ``fedpeft.bench`` -> what it measures."""
