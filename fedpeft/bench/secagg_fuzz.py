@@ -142,7 +142,7 @@ def _contributions(run: Rehearsal, round_: int) -> dict[str, bytes]:
 
 
 def _round(fuzzer: Fuzzer, run: Rehearsal, contributions: dict[str, bytes]) -> None:
-    """Fuzz one round in which the last client's contribution is missing and another vanishes, so that all stages occur."""
+    """Fuzz a round in which one contribution is missing and another client vanishes, so that all stages occur."""
     collected = run.server.open_round(2, "train", "model", NAMES)
     first, second, last = NAMES[0], NAMES[-2], NAMES[-1]
     for name in NAMES[:-1]:

@@ -52,7 +52,7 @@ class Rehearsal:
         corrupt: float = 0.1,
         dropout: float = 0.1,
         purposes: Sequence[str] = ("train",),
-        rounds: int = 1000,
+        rounds: int = 10_000,
     ) -> Rehearsal:
         """Enrol clients, sign a manifest for all of them at once, and let everybody meet."""
         authority, operator, key = Authority.create("rehearsal"), SigningKey.generate(), SigningKey.generate()

@@ -43,7 +43,7 @@ def contribute(client, round_=1, purpose="train", model="m", cohort=NAMES, paylo
         ({"payload": np.zeros(4, np.float32)}, "payload"),
         ({"payload": np.full(4, 2**16 - 1, np.uint16)}, "payload"),
         ({"purpose": "spy"}, "purpose"),
-        ({"round_": 1001}, "round"),
+        ({"round_": 10_001}, "round"),
         ({"cohort": NAMES[1:]}, "client"),
         ({"cohort": NAMES[:3]}, "cohort"),
         ({"cohort": [*NAMES[:-1], "c0"]}, "cohort"),
