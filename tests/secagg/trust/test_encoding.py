@@ -15,7 +15,14 @@ def test_two_encodings_are_equal_only_when_label_and_fields_are(label, some, oth
 
 def test_the_bytes_are_those_of_the_documentation():
     assert enc("ab", b"xyz", 5).hex() == (
-        b"fedpeft-sa/v1".hex() + "00000002" + "6162" + "00000002" + "00000003" + "78797a" + "00000008" + "0000000000000005"
+        b"fedpeft-sa/v1".hex()
+        + "00000002"
+        + "6162"
+        + "00000002"
+        + "00000003"
+        + "78797a"
+        + "00000008"
+        + "0000000000000005"
     )
 
 
