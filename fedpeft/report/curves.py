@@ -29,9 +29,9 @@ def perplexity_at(r: Round) -> float | None:
     return r.validation.perplexity if r.validation else None
 
 
-def top3_at(r: Round) -> float | None:
-    """Return the global adapter's validation top-3 accuracy after a round, in percent."""
-    return 100 * r.validation.top3 if r.validation else None
+def accuracy_at(metric: Literal["top1", "top3"]) -> Callable[[Round], float | None]:
+    """Return a function from a round to the global adapter's validation accuracy after it, in percent."""
+    return lambda r: 100 * float(getattr(r.validation, metric)) if r.validation else None
 
 
 def mean_curve(curves: Sequence[Curve]) -> Curve:

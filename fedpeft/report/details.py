@@ -7,13 +7,9 @@ from typing import Any
 
 from fedpeft.report.record import CONTROLS, Person, Record, Round, Samples
 from fedpeft.report.tables import Grid
-from fedpeft.report.wording import NOTHING, counted, name_of, number, percent, signed, size
+from fedpeft.report.wording import NOTHING, Terms, counted, name_of, number, percent, signed, size, terms_of
 
 _SIMULATED = ("inprocess", "serial", "ray")
-_ROUND_HEAD: tuple[str, ...] = (
-    "Round", "Answered", "Train loss", "Validation perplexity", "Top-3", "Update norm", "Quantization error",
-    "Clipped", "Sent", "Received", "Seconds",
-)  # fmt: skip
 
 
 def people_grid(record: Record) -> Grid | None:
@@ -21,23 +17,24 @@ def people_grid(record: Record) -> Grid | None:
     if not record.people:
         return None
     perplexities = tuple(f"Perplexity, {name_of(c)}" if c == CONTROLS[0] else name_of(c) for c in CONTROLS)
-    head = ("Person", *perplexities, "Change", "Top-3, global", "personal", "Gate", "Messages", "Wrong user")
+    terms = terms_of(record.task)
+    head = ("Person", *perplexities, "Change", f"{terms.label}, global", "personal", "Gate", "Messages", "Wrong user")
     people = sorted(record.people, key=lambda p: (_gain(p), p.client))
-    return Grid(head, tuple(_person_row(person) for person in people))
+    return Grid(head, tuple(_person_row(person, terms) for person in people))
 
 
 def _gain(person: Person) -> float:
     return person.test["personal"].loss - person.test["global"].loss
 
 
-def _person_row(person: Person) -> tuple[str, ...]:
+def _person_row(person: Person, terms: Terms) -> tuple[str, ...]:
     change = person.test["personal"].perplexity / person.test["global"].perplexity - 1.0
     return (
         person.client,
         *(number(person.test[c].perplexity if c in person.test else None) for c in CONTROLS),
         f"{signed(100 * change)}%",
-        percent(person.test["global"].top3),
-        percent(person.test["personal"].top3),
+        percent(getattr(person.test["global"], terms.metric)),
+        percent(getattr(person.test["personal"], terms.metric)),
         number(person.gate, 2),
         f"{person.messages:,}",
         person.wrong_user or NOTHING,
@@ -46,21 +43,26 @@ def _person_row(person: Person) -> tuple[str, ...]:
 
 def rounds_grid(record: Record) -> Grid | None:
     """Tabulate every round, of every seed in turn."""
+    terms = terms_of(record.task)
+    head = (
+        "Round", "Answered", "Train loss", "Validation perplexity", terms.label, "Update norm", "Quantization error",
+        "Clipped", "Sent", "Received", "Seconds",
+    )  # fmt: skip
     if record.seeds:
-        rows = [(str(seed), *_round_row(r)) for seed, part in record.seeds.items() for r in part.rounds]
-        return Grid(("Seed", *_ROUND_HEAD), tuple(rows), words=3) if rows else None
-    rows = [_round_row(r) for r in record.rounds]
-    return Grid(_ROUND_HEAD, tuple(rows), words=2) if rows else None
+        rows = [(str(seed), *_round_row(r, terms)) for seed, part in record.seeds.items() for r in part.rounds]
+        return Grid(("Seed", *head), tuple(rows), words=3) if rows else None
+    rows = [_round_row(r, terms) for r in record.rounds]
+    return Grid(head, tuple(rows), words=2) if rows else None
 
 
-def _round_row(r: Round) -> tuple[str, ...]:
+def _round_row(r: Round, terms: Terms) -> tuple[str, ...]:
     answered = f"{r.contributors} of {len(r.cohort)}{', burnt' if r.burnt else ''}" if r.cohort else NOTHING
     return (
         str(r.round),
         answered,
         number(r.train_loss, 3),
         number(r.validation.perplexity if r.validation else None, 2),
-        percent(r.validation.top3 if r.validation else None),
+        percent(getattr(r.validation, terms.metric) if r.validation else None),
         _short(r.update_norm),
         percent(r.quantization_error, 3),
         percent(r.clipped, 2),

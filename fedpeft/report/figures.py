@@ -3,7 +3,7 @@
 People count alike, however much they wrote: every mean is over people, each scored on their own test text.
 ``perplexity`` is ``exp(mean over people of loss)``, the geometric mean of their perplexities, so that one
 person whom no model predicts cannot drown the others. *Gain* is ``global loss - personal loss`` in nats per
-token. Differences are ``first - second`` in both metrics: for top-3 more is better, for loss less is.
+token. Differences are ``first - second`` in all metrics: for top-1 and top-3 more is better, for loss less is.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ def figures(record: Record) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``mean_top3``, ``mean_top1``, ``keystrokes_saved``, ``perplexity``: by control;
+        ``task``; ``mean_top3``, ``mean_top1``, ``keystrokes_saved``, ``perplexity``: by control;
         ``improved_share``, ``harmed_share``: people whose test loss is strictly lower, or higher, with the
         personal adapter than with the global one; ``kept_global_share``: people whose gate stayed shut;
         ``median_gain``, ``worst_decile_gain``: nats per token, the latter the mean of the worst tenth of
         people, rounded up to whole people;
-        ``intervals``: for ``top3`` and ``loss``, each of :data:`PAIRS` as ``personal-global`` with ``mean``,
+        ``intervals``: for ``top1``, ``top3`` and ``loss``, each of :data:`PAIRS` as ``personal-global`` with ``mean``,
         ``low`` and ``high``;
         ``bytes_up``, ``bytes_down``, ``bytes_per_client_round``: mean over rounds; ``base_bytes``,
         ``bytes_ratio``; ``quantization_error``: mean over rounds; ``rounds``, ``burnt_rounds``, ``clients``,
@@ -57,7 +57,7 @@ def figures(record: Record) -> dict[str, Any]:
     by_seed = {str(seed): _main(part.people) for seed, part in record.seeds.items()}
     return {
         **_main(people),
-        "mean_top1": _mean_scores(people, "top1"),
+        "task": record.task,
         "keystrokes_saved": _mean_scores(people, "keystrokes_saved"),
         "kept_global_share": _share([gate == 0.0 for gate in gates]),
         **_gains(people),
@@ -83,6 +83,7 @@ def _main(people: Sequence[Person]) -> dict[str, Any]:
     losses = _mean_scores(people, "loss")
     gains = [person.test["global"].loss - person.test["personal"].loss for person in people]
     return {
+        "mean_top1": _mean_scores(people, "top1"),
         "mean_top3": _mean_scores(people, "top3"),
         "perplexity": {c: None if loss is None else perplexity(loss) for c, loss in losses.items()},
         "improved_share": _share([gain > 0.0 for gain in gains]),
@@ -100,7 +101,10 @@ def _gains(people: Sequence[Person]) -> dict[str, float | None]:
 
 def _intervals(people: Sequence[Person]) -> dict[str, dict[str, dict[str, float | None]]]:
     names = [f"{first}-{second}" for first, second in PAIRS]
-    return {metric: dict(zip(names, _ends(_differences(people, metric)), strict=True)) for metric in ("top3", "loss")}
+    return {
+        metric: dict(zip(names, _ends(_differences(people, metric)), strict=True))
+        for metric in ("top1", "top3", "loss")
+    }
 
 
 def _differences(people: Sequence[Person], metric: str) -> NDArray[np.float64]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedpeft.report.record import Record
-from fedpeft.report.wording import counted, duration, number, percent, signed, size
+from fedpeft.report.wording import counted, duration, number, percent, signed, size, terms_of
 
 _CAUTIONS = {  # when the interval in loss holds zero, and when it lies above zero
     "personal-global": (
@@ -31,12 +31,13 @@ _FEW = 20
 
 def headline(record: Record, figures: Mapping[str, Any]) -> str:
     """Say in one sentence what the run found so far."""
-    top3 = figures["mean_top3"]
+    terms = terms_of(figures["task"])
+    right = figures[f"mean_{terms.metric}"]
     if figures["personalized"]:
         return (
-            "For the mean person, personal adapters predict the next token in three suggestions "
-            f"{percent(top3['personal'])} of the time; the global adapter {percent(top3['global'])}, "
-            f"the bare base {percent(top3['base'])}."
+            f"For the mean person, personal adapters {terms.does} "
+            f"{percent(right['personal'])} of the time; the global adapter {percent(right['global'])}, "
+            f"the bare base {percent(right['base'])}."
         )
     scores = [(r.round, r.validation) for rounds in record.histories[:1] for r in rounds if r.validation]
     if not scores or scores[-1][0] == 0:
@@ -113,10 +114,11 @@ def _facts_of_people(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
         people += f", each the mean of {counted(len(figures['seeds']), 'seed', 'seeds')}"
     better, worse = percent(figures["improved_share"]), percent(figures["harmed_share"])
     median, worst = signed(figures["median_gain"], 3), signed(figures["worst_decile_gain"], 3)
+    unit = terms_of(figures["task"]).unit
     return [
         ("Better off, worse off", f"{better} and {worse} of {people}"),
         ("Gate shut", f"{percent(figures['kept_global_share'])} kept the global adapter"),
-        ("Gain in loss", f"median {median}, mean of the worst tenth {worst} nats per token"),
+        ("Gain in loss", f"median {median}, mean of the worst tenth {worst} nats per {unit}"),
     ]
 
 

@@ -15,7 +15,7 @@ from fedpeft.report.folder import read_record
 from fedpeft.report.plots import plots
 from fedpeft.report.record import Record
 from fedpeft.report.tables import grids
-from fedpeft.report.wording import GLOSSARY, moment, name_of
+from fedpeft.report.wording import GLOSSARY, moment, name_of, terms_of
 
 REPORT = "report.html"
 _LABELS = ("Results by model", "Differences between models", "Results by seed")
@@ -76,6 +76,7 @@ def render(record: Record, found: Mapping[str, Any]) -> str:
         run=record.run,
         started=moment(record.run.started),
         seeds=len(record.seeds),
+        terms=terms_of(record.task),
         headline=headline(record, found),
         verdict=verdict(found),
         cautions=cautions(found, record.run.status),

@@ -10,16 +10,16 @@ import numpy as np
 
 from fedpeft.report.canvas import BAD, GOOD, INK, MUTED, OTHER, PAPER, Plot, panel, plot
 from fedpeft.report.curves import (
+    accuracy_at,
     curves_of,
     draw_curves,
     draw_rounds,
     mean_curve,
     note,
     perplexity_at,
-    top3_at,
 )
 from fedpeft.report.record import Control, Person, Record
-from fedpeft.report.wording import counted, number, size
+from fedpeft.report.wording import counted, number, size, terms_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -83,10 +83,12 @@ def gain_per_person(record: Record) -> Plot | None:
 
 
 def learning_curve(record: Record) -> Plot | None:
-    """Draw validation perplexity and top-3 accuracy by round, from the bare base on."""
+    """Draw validation perplexity and accuracy by round, from the bare base on."""
+    terms = terms_of(record.task)
+    accuracy = "accuracy" if terms.metric == "top1" else "top-3 accuracy"
     panels = (
         ("Validation perplexity", curves_of(record, perplexity_at), ""),
-        ("Validation top-3 accuracy", curves_of(record, top3_at), "%"),
+        (f"Validation {accuracy}", curves_of(record, accuracy_at(terms.metric)), "%"),
     )
     mean = mean_curve(panels[0][1])
     if not mean:

@@ -189,6 +189,12 @@ class Record:
     seeds: Mapping[int, Record] = field(default_factory=dict)
 
     @property
+    def task(self) -> str:
+        """What was learnt, ``next_word`` where the scenario does not say."""
+        table = self.scenario.get("task")
+        return str(table.get("kind", "next_word")) if isinstance(table, Mapping) else "next_word"
+
+    @property
     def histories(self) -> tuple[tuple[Round, ...], ...]:
         """The rounds of each seed; of the one run when this is no study."""
         return tuple(r.rounds for r in self.seeds.values()) or (self.rounds,)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from fedpeft.report.figures import PAIRS
 from fedpeft.report.findings import cautions, facts
 from fedpeft.report.record import CONTROLS
-from fedpeft.report.wording import GLOSSARY, interval, name_of, number, percent, points, signed
+from fedpeft.report.wording import GLOSSARY, Terms, interval, name_of, number, percent, points, signed, terms_of
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -40,8 +40,11 @@ class Grid:
 
 def results(figures: Mapping[str, Any]) -> Grid:
     """Tabulate who predicts how well, mean over people."""
+    terms = terms_of(figures["task"])
+    first = terms.label if terms.metric == "top1" else "Top-1"
+    typed = ("Keystrokes saved",) if terms.typed else ()
     return Grid(
-        ("Model", "What it is", "Perplexity", "Top-1", "Top-3", "Keystrokes saved"),
+        ("Model", "What it is", "Perplexity", first, "Top-3", *typed),
         tuple(
             (
                 name_of(control),
@@ -49,7 +52,7 @@ def results(figures: Mapping[str, Any]) -> Grid:
                 number(figures["perplexity"][control]),
                 percent(figures["mean_top1"][control]),
                 percent(figures["mean_top3"][control]),
-                percent(figures["keystrokes_saved"][control]),
+                *(percent(figures["keystrokes_saved"][control]) for _ in typed),
             )
             for control in CONTROLS
         ),
@@ -60,19 +63,19 @@ def results(figures: Mapping[str, Any]) -> Grid:
 
 def differences(figures: Mapping[str, Any]) -> Grid:
     """Tabulate the differences between models with their intervals."""
-    rows = []
+    rows, terms = [], terms_of(figures["task"])
     for first, second in PAIRS:
-        top3, loss = (figures["intervals"][metric][f"{first}-{second}"] for metric in ("top3", "loss"))
+        right, loss = (figures["intervals"][metric][f"{first}-{second}"] for metric in (terms.metric, "loss"))
         rows.append(
             (
                 f"{name_of(first)} − {name_of(second)}",
-                points(top3["mean"]),
-                interval(top3["low"], top3["high"], scale=100),
+                points(right["mean"]),
+                interval(right["low"], right["high"], scale=100),
                 signed(loss["mean"], 3),
                 interval(loss["low"], loss["high"], digits=3),
             )
         )
-    head = ("Difference", "Top-3, points", "95% interval", "Loss, nats/token", "95% interval")
+    head = ("Difference", f"{terms.label}, points", "95% interval", f"Loss, nats/{terms.unit}", "95% interval")
     return Grid(head, tuple(rows))
 
 
@@ -80,18 +83,20 @@ def seeds(figures: Mapping[str, Any]) -> Grid | None:
     """Tabulate the main figures by seed, their mean and standard deviation; None for a single run."""
     if not figures["seeds"]:
         return None
-    head = ("Seed", "Perplexity, global", "personal", "Top-3, global", "personal", "Better off", "Worse off")
-    rows = [(seed, *_seed_cells(part)) for seed, part in figures["seeds"].items()]
-    spread = (("mean", *_seed_cells(figures["seed_mean"])), ("SD", *_seed_cells(figures["seed_sd"])))
+    terms = terms_of(figures["task"])
+    head = ("Seed", "Perplexity, global", "personal", f"{terms.label}, global", "personal", "Better off", "Worse off")
+    rows = [(seed, *_seed_cells(part, terms)) for seed, part in figures["seeds"].items()]
+    spread = (("mean", *_seed_cells(figures["seed_mean"], terms)), ("SD", *_seed_cells(figures["seed_sd"], terms)))
     return Grid(head, (*rows, *spread))
 
 
-def _seed_cells(part: Mapping[str, Any]) -> tuple[str, ...]:
+def _seed_cells(part: Mapping[str, Any], terms: Terms) -> tuple[str, ...]:
+    right = part[f"mean_{terms.metric}"]
     return (
         number(part["perplexity"]["global"], 2),
         number(part["perplexity"]["personal"], 2),
-        percent(part["mean_top3"]["global"], 2),
-        percent(part["mean_top3"]["personal"], 2),
+        percent(right["global"], 2),
+        percent(right["personal"], 2),
         percent(part["improved_share"]),
         percent(part["harmed_share"]),
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Literal
 
 from fedpeft.report.record import Control
 
@@ -13,8 +15,45 @@ GLOSSARY: dict[Control, str] = {
     "global": "base + the federation’s adapter",
     "local": "base + own adapter, no federation",
     "wrong_user": "another person’s personal adapter",
-    "personal": "global + private adapter, gated",
+    "personal": "global + own training, gated",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How a task's scores are called.
+
+    Parameters
+    ----------
+    metric : {"top1", "top3"}
+        The accuracy that is quoted first.
+    label : str
+        Its name.
+    unit : str
+        What is predicted.
+    does : str
+        What the models do, as a headline says it.
+    typed : bool
+        Whether keystrokes can be saved.
+    """
+
+    metric: Literal["top1", "top3"]
+    label: str
+    unit: str
+    does: str
+    typed: bool
+
+
+_WRITING = Terms("top3", "Top-3", "token", "predict the next token in three suggestions", typed=True)
+_TERMS = {
+    "classification": Terms("top1", "Accuracy", "text", "name the class of a text rightly", typed=False),
+    "caption": replace(_WRITING, typed=False),
+}
+
+
+def terms_of(task: str) -> Terms:
+    """Return the words for a task; those of next-word prediction for one that is not known."""
+    return _TERMS.get(task, _WRITING)
 
 
 def name_of(control: str) -> str:
