@@ -73,6 +73,7 @@ def _quick() -> Scenario:
             "method": {"name": "lora"},
             "training": {"steps": 6, "batch": 4},
             "federation": {"rounds": 2, "cohort": 4, "panel": 0, "panel_windows": 16, "weighting": "uniform"},
+            "channel": {"name": "plain"},
             "personalization": {"people": 0},
             "samples": {"prompts": [], "people": 0},
         }
