@@ -83,7 +83,7 @@ class Worker:
                 raise ScenarioError("federation.private", part, "part of a tensor's name", f"such as {names[0]}")
         roles = [{self.role(round_, name) for name in names} for round_ in (0, 1)]
         method = self.scenario.shared_method.name
-        if federation.partition != "all" and roles == [{Role.SHARED}] * 2:
+        if federation.partition != "all" and not any("lora_A" in name for name in names):
             raise ScenarioError(
                 "federation.partition", federation.partition, "all", f"{method} has no factors lora_A and lora_B"
             )

@@ -128,6 +128,16 @@ def test_names_that_no_tensor_has_and_rounds_in_which_nothing_is_shared_are_refu
     assert str(refused.value).startswith(message)
 
 
+@pytest.mark.parametrize("partition", ["ffa", "alternate", "fedsa"])
+def test_a_partition_of_a_method_whose_two_factors_have_other_names_is_refused(tmp_path: Path, partition: str) -> None:
+    """VeRA is multilinear, in two vectors: no tensor of it is A or B."""
+    tables = {**TINY, "method": {"name": "vera", "rank": 4}}
+    with pytest.raises(ScenarioError) as refused:
+        open_worker(tmp_path, tables, f"federation.partition={partition}")
+    expected = f"federation.partition: found '{partition}', expected all; vera has no factors lora_A and lora_B"
+    assert str(refused.value) == expected
+
+
 class TestAHeadOfOnesOwn:
     """A classifier's head that never leaves its owner."""
 
