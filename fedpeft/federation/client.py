@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from functools import lru_cache
+from collections.abc import Callable, Iterable
+from functools import lru_cache, wraps
 from pathlib import Path
 
 from flwr.app import Context, Message
@@ -17,7 +17,7 @@ from fedpeft.federation.locate import run_folder_of, scenario_of
 from fedpeft.federation.messages import COHORT, Fact, facts, parcel, read_bounded, read_named, read_request
 from fedpeft.federation.personal import keep_personal, score_stranger
 from fedpeft.federation.plan import RoundPlan
-from fedpeft.federation.sessions import end_of, join, meet
+from fedpeft.federation.sessions import end_of, join, leave, meet
 from fedpeft.federation.worker import Worker
 from fedpeft.methods.attached import SHARED
 from fedpeft.secagg import Asked
@@ -67,6 +67,7 @@ def client_app(mods: Iterable[Mod] = ()) -> ClientApp:
     train              one round                                          the protected update
     evaluate           score the global adapter on validation text        protected totals
     query.survivors …  the stages after which the sum can be opened       signatures, seeds, shares
+    query.leave        the session is over: forget its keys               name
     train.personalize  fine-tune, gate, keep, and score on test text      metrics
     evaluate.stranger  score another's adapter (simulations only)         metrics
     ================== ================================================== =========================
@@ -74,6 +75,7 @@ def client_app(mods: Iterable[Mod] = ()) -> ClientApp:
     app = ClientApp(mods=list(mods))
 
     @app.query("hello")
+    @_discreet
     def hello(message: Message, context: Context) -> Message:
         worker, client = worker_of(context), _client(context)
         ready = bool(worker.splits(client).train.tokens)
@@ -88,18 +90,28 @@ def client_app(mods: Iterable[Mod] = ()) -> ClientApp:
         return Message(facts(values), reply_to=message)
 
     @app.query("keys")
+    @_discreet
     def keys(message: Message, context: Context) -> Message:
         manifest = read_bounded(message.content, SIGNATURE + LIMIT)
         return Message(parcel(join(worker_of(context), _client(context), manifest)), reply_to=message)
 
     @app.query("meet")
+    @_discreet
     def met(message: Message, context: Context) -> Message:
         worker, client = worker_of(context), _client(context)
         directory, clients = read_named(message.content, ENTRY * len(worker.client_ids))
         meet(worker, client, clients, directory)
         return Message(facts({"client": client}), reply_to=message)
 
+    @app.query("leave")
+    @_discreet
+    def left(message: Message, context: Context) -> Message:
+        worker, client = worker_of(context), _client(context)
+        leave(worker, client)
+        return Message(facts({"client": client}), reply_to=message)
+
     @app.train()
+    @_discreet
     def train(message: Message, context: Context) -> Message:
         worker, plan, change, extra = _agreed(message, context, (COHORT,))
         client = _client(context)
@@ -108,6 +120,7 @@ def client_app(mods: Iterable[Mod] = ()) -> ClientApp:
         return Message(parcel(end_of(worker, client).protect(asked, payload)), reply_to=message)
 
     @app.evaluate()
+    @_discreet
     def evaluate(message: Message, context: Context) -> Message:
         worker, plan, change, extra = _agreed(message, context, (COHORT,))
         client = _client(context)
@@ -125,6 +138,7 @@ def client_app(mods: Iterable[Mod] = ()) -> ClientApp:
         stage(name)
 
     @app.train("personalize")
+    @_discreet
     def personalize(message: Message, context: Context) -> Message:
         worker, plan, change, _ = _agreed(message, context)
         try:
@@ -134,6 +148,7 @@ def client_app(mods: Iterable[Mod] = ()) -> ClientApp:
         return Message(facts({"client": _client(context), "result": json.dumps(result)}), reply_to=message)
 
     @app.evaluate("stranger")
+    @_discreet
     def stranger(message: Message, context: Context) -> Message:
         worker, _, change, extra = _agreed(message, context, ("other",))
         if extra["other"] not in worker.client_ids:
@@ -142,6 +157,22 @@ def client_app(mods: Iterable[Mod] = ()) -> ClientApp:
         return Message(facts({"client": _client(context), "result": json.dumps(metrics)}), reply_to=message)
 
     return app
+
+
+_Call = Callable[[Message, Context], Message]
+
+
+def _discreet(call: _Call) -> _Call:
+    """Leave out what was found where data are wrong: a failure's reason goes to the server, text and all."""
+
+    @wraps(call)
+    def answered(message: Message, context: Context) -> Message:
+        try:
+            return call(message, context)
+        except DataError as error:
+            raise DataError(error.field, "what only this client may read", error.expected, error.remedy) from None
+
+    return answered
 
 
 def _agreed(

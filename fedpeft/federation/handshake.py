@@ -1,10 +1,10 @@
-"""The server's side of a secure session's start: a signed manifest goes out, keys come back, everybody meets."""
+"""The server's side of a secure session's ends: a signed manifest goes out, keys come back, all meet; all leave."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from flwr.app import Message
+from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from fedpeft.errors import ProtocolError, RunError
@@ -79,3 +79,16 @@ def begin_session(
         reason = next(iter(skipped.values()), "too few clients")
         raise RunError("secure session", f"{len(ready)} clients ({reason})", f"at least {least}")
     return PairwiseServerEnd(server), replace(roll, nodes=ready, skipped=skipped)
+
+
+def end_session(grid: Grid, worker: Worker, roll: Roll, watcher: Watcher) -> None:
+    """Tell everybody that the rounds are over and the session's keys can go; who does not hear it keeps them longer."""
+    if worker.scenario.secure:
+        exchange(
+            grid,
+            "query.leave",
+            roll.nodes,
+            dict.fromkeys(roll.clients, RecordDict()),
+            lambda client, message: None,
+            lambda done, total: watcher.stage("leave", done, total),
+        )

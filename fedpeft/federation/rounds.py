@@ -4,7 +4,8 @@
 2. Add the replies as they arrive, in integers; a reply that is not exactly what was agreed is a failure.
 3. With enough contributors open the sum, decode it, let the aggregation rule move the global adapter. With too
    few the round is burnt: the adapter stays as it was and the next round begins.
-4. Score the new adapter on the validation text of a fixed panel, again through the channel.
+4. Score the new adapter on the validation text of a fixed panel, again through the channel; too few of the panel, and
+   the round has no score.
 5. Append the round to ``metrics.jsonl``, then replace the checkpoint.
 """
 
@@ -69,7 +70,7 @@ class Rounds:
         point = Checkpoint.read(self.folder.path, self.scenario.digest, self.worker.size)
         if point is None:
             point = Checkpoint(0, np.zeros(self.worker.size, np.float32), {})
-            row = {"round": 0, "validation": self.validate(0, point.change), "seconds": time.monotonic() - start}
+            row = {"round": 0, **self.validate(0, point.change), "seconds": time.monotonic() - start}
             self._finish(row, [], point)
         rows = [row for row in self.folder.lines(METRICS) if row["round"] <= point.round]
         for round_ in range(point.round + 1, self.scenario.federation.rounds + 1):
@@ -108,14 +109,15 @@ class Rounds:
             "failures": len(got.failures),
             "bytes_down": got.bytes_down // len(cohort),
             "bytes_up": got.bytes_up // max(1, len(cohort) - len(got.failures)),
+            "handshake_up": got.handshake_up // max(1, len(cohort) - len(got.failures)),
         }
         if got.failures:
             row["reasons"] = got.failures
-        if got.total is None or got.contributors < self.scenario.federation.minimum:
+        summed, contributors, reason = got.total, got.contributors, self._unusable(got)
+        if summed is None or reason:
             if len(got.failures) == len(cohort):
                 raise RunError(f"round {round_}", next(iter(got.failures.values())), "at least one contributor")
-            return {**row, "burnt": True, "reason": got.burnt}, replace(before, round=round_)
-        summed, contributors = got.total, got.contributors
+            return {**row, "burnt": True, "reason": reason}, replace(before, round=round_)
         mean = np.zeros(self.worker.size, np.float32)
         mean[self.worker.shared_mask(round_)] = summed.mean()
         step, state = advance(mean, before.state, self.scenario.aggregation)
@@ -123,18 +125,33 @@ class Rounds:
         if scale != 1.0:
             row["scale"] = scale
         row |= _health(summed, contributors) | {"update_norm": float(np.linalg.norm(step))}
-        return {**row, "validation": self.validate(round_, after.change)}, after
+        return row | self.validate(round_, after.change), after
 
-    def validate(self, round_: int, change: Vector) -> dict[str, float] | None:
-        """Score a global change on the panel's validation text; None without a panel."""
+    def _unusable(self, got: Collected) -> str:
+        """Say why what was opened, if anything, must not be used; nothing when it may be."""
+        least = self.scenario.federation.minimum
+        if got.total is None:
+            return got.burnt
+        if got.contributors < least:
+            return f"{got.contributors} contributors, expected at least {least}"
+        weight = got.total.lanes[WEIGHT]
+        if not 0.0 < weight <= got.contributors:
+            # Somebody sent other integers than an honest client can: nobody's weight is more than 1.
+            return f"weights of {weight:g} in all from {got.contributors} contributors, expected at most 1 from each"
+        return ""
+
+    def validate(self, round_: int, change: Vector) -> dict[str, Any]:
+        """Score a global change on the panel's validation text; without a panel or enough of it there is no score."""
         panel = choose(self.roll.clients, self.scenario.federation.panel, self.scenario.seed, "panel")
         if not panel:
-            return None
+            return {"validation": None}
         got = self._collect("evaluate", f"validate {round_}", round_, change, panel, self.worker.tally_codec)
-        if got.total is None or not got.contributors:
-            reason = next(iter(got.failures.values()), got.burnt)
+        if len(got.failures) == len(panel):
+            reason = next(iter(got.failures.values()))
             raise RunError(f"validation of round {round_}", reason, "enough clients of the panel", "resume the run")
-        return Tally(**got.total.lanes).metrics()
+        if got.total is None:
+            return {"validation": None, "unscored": got.burnt}
+        return {"validation": Tally(**got.total.lanes).metrics()}
 
     def _scale(self, rows: Sequence[dict[str, Any]]) -> float:
         """Return the share of the range that the next round needs, by the last round's mean norm."""

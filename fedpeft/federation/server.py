@@ -11,7 +11,7 @@ from flwr.serverapp import Grid, ServerApp
 from fedpeft.federation.client import worker_at
 from fedpeft.federation.cohort import roll_call
 from fedpeft.federation.folder import SCENARIO, RunFolder
-from fedpeft.federation.handshake import begin_session
+from fedpeft.federation.handshake import begin_session, end_session
 from fedpeft.federation.locate import run_folder_of, scenario_of
 from fedpeft.federation.rounds import Rounds
 from fedpeft.federation.study import score_people
@@ -49,6 +49,7 @@ def conduct(grid: Grid, worker: Worker, folder: RunFolder, watcher: Watcher, eng
         end, roll = begin_session(grid, worker, roll, folder, watcher)
         rounds = Rounds(grid, worker, roll, end, folder, watcher)
         change = rounds.run()
+        end_session(grid, worker, roll, watcher)
         start = worker.attached.initial[SHARED]
         worker.attached.adapter(SHARED, start + change).save(folder.path / GLOBAL_ADAPTER)
         score_people(rounds, change)

@@ -1,19 +1,24 @@
-"""A client's side of secure sessions: which manifest it has agreed to, and its end of the channel."""
+"""A client's side of secure sessions: which manifest it has agreed to, and its end of the channel.
+
+On disk: the manifest of the latest session, and beside it a folder with that session's keys, named after the manifest.
+The manifest is replaced at once and before anything else, so a client that is killed in between has either the old
+session or the new one, and in neither does it forget what it said in it.
+"""
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 
 from fedpeft.errors import ProtocolError
 from fedpeft.federation.trust import FEDERATION, IDENTITY, PINNED, TRUST
 from fedpeft.federation.worker import Worker
-from fedpeft.files import private_folder, write_private
 from fedpeft.methods.attached import SHARED
 from fedpeft.secagg import ClientEnd, PlainEnd
 from fedpeft.secagg.pairwise import FileLog, PairwiseClient
 from fedpeft.secagg.pairwise.ends import PairwiseEnd
-from fedpeft.secagg.trust import Identity, Policy, SignedManifest
+from fedpeft.secagg.trust import Identity, Manifest, Policy, SignedManifest
 
 _SESSION, _MANIFEST = "session", "manifest"
 
@@ -28,12 +33,11 @@ def end_of(worker: Worker, client: str) -> ClientEnd:
     """
     if not worker.scenario.secure:
         return PlainEnd()
-    folder = worker.states / client / _SESSION
-    try:
-        signed = SignedManifest.from_bytes((folder / _MANIFEST).read_bytes())
-    except FileNotFoundError as error:
-        raise ProtocolError(f"session of {client}", "none", "one that began with keys") from error
-    return PairwiseEnd(_member(worker, client, signed))
+    data = _agreed(worker, client).read(_MANIFEST)
+    if data is None:
+        raise ProtocolError(f"session of {client}", "none", "one that began with keys")
+    signed = SignedManifest.from_bytes(data)
+    return PairwiseEnd(_member(worker, client, signed, _policy(worker).accept(signed)))
 
 
 def join(worker: Worker, client: str, manifest: bytes) -> bytes:
@@ -42,20 +46,31 @@ def join(worker: Worker, client: str, manifest: bytes) -> bytes:
     Raises
     ------
     ProtocolError
-        When the manifest is not what this client's policy allows, or of an earlier session.
+        When the manifest is not what this client's policy allows, or of an earlier session, or of one that is over.
     """
-    folder = private_folder(worker.states / client / _SESSION)
-    signed = SignedManifest.from_bytes(manifest)
+    signed, agreed = SignedManifest.from_bytes(manifest), _agreed(worker, client)
     accepted = _policy(worker).accept(signed)
-    known = folder / _MANIFEST
-    if not known.exists() or known.read_bytes() != manifest:
-        if known.exists():
-            last = SignedManifest.from_bytes(known.read_bytes()).open(_policy(worker).operator)
+    with agreed.exclusive():  # two processes must not agree to two sessions at once
+        known = agreed.read(_MANIFEST)
+        if known is not None and known != manifest:
+            last = SignedManifest.from_bytes(known).open(_policy(worker).operator)
             if _number(accepted.run) <= _number(last.run):
                 raise ProtocolError("manifest run", accepted.run, f"a session after {last.run}")
-        FileLog(folder).clear()
-        write_private(known, manifest)
-    return _member(worker, client, signed).keys()
+        member = _member(worker, client, signed, accepted)
+        if known != manifest:
+            agreed.write(_MANIFEST, manifest)
+            _forget_others(worker, client, accepted)
+        elif _log(worker, client, accepted).read("peers") is None:
+            raise ProtocolError("manifest run", accepted.run, "a session that is not over")
+        return member.keys()
+
+
+def leave(worker: Worker, client: str) -> None:
+    """Forget the session's keys for good: what was recorded of it stays closed, even to a thief of this device."""
+    end = end_of(worker, client)
+    if not isinstance(end, PairwiseEnd):
+        raise ProtocolError("stage", "leave", "none, on the plain channel")
+    end.client.forget()
 
 
 def meet(worker: Worker, client: str, clients: Sequence[str], directory: bytes) -> None:
@@ -66,9 +81,29 @@ def meet(worker: Worker, client: str, clients: Sequence[str], directory: bytes) 
     end.client.meet(clients, directory)
 
 
-def _member(worker: Worker, client: str, signed: SignedManifest) -> PairwiseClient:
-    folder = worker.states / client
-    return PairwiseClient(Identity.load(folder / IDENTITY), _policy(worker), signed, FileLog(folder / _SESSION))
+def _agreed(worker: Worker, client: str) -> FileLog:
+    """Return where a client keeps the manifest that it agreed to last."""
+    return FileLog(worker.states / client / _SESSION)
+
+
+def _log(worker: Worker, client: str, manifest: Manifest) -> FileLog:
+    return FileLog(worker.states / client / _SESSION / _name(manifest))
+
+
+def _name(manifest: Manifest) -> str:
+    return manifest.digest.hex()[:16]
+
+
+def _forget_others(worker: Worker, client: str, manifest: Manifest) -> None:
+    """Delete the keys of all sessions but one."""
+    for path in (worker.states / client / _SESSION).iterdir():
+        if path.is_dir() and path.name != _name(manifest):
+            shutil.rmtree(path)
+
+
+def _member(worker: Worker, client: str, signed: SignedManifest, accepted: Manifest) -> PairwiseClient:
+    identity = Identity.load(worker.states / client / IDENTITY)
+    return PairwiseClient(identity, _policy(worker), signed, _log(worker, client, accepted))
 
 
 def _policy(worker: Worker) -> Policy:

@@ -10,6 +10,7 @@ it.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -51,7 +52,10 @@ class Trust:
         for client in clients:
             folder = private_folder(states / client) / IDENTITY
             if not folder.exists():
-                Identity.enrol(client, self.authority, _EXPIRY).save(folder)
+                draft = folder.with_name(f".{IDENTITY}")
+                shutil.rmtree(draft, ignore_errors=True)  # of a process that was killed here
+                Identity.enrol(client, self.authority, _EXPIRY).save(draft)
+                draft.rename(folder)
 
     def session(self, worker: Worker, run: str) -> SignedManifest:
         """Sign a manifest for what is left of a run; sessions are numbered, and clients never go back to one."""

@@ -29,7 +29,8 @@ def scenario(federation: Path):
             "data": {"federation": str(federation), "window": 32},
             "method": {"name": "lora", "rank": 2},
             "training": {"steps": 1, "batch": 4},
-            "federation": {"rounds": 1, "cohort": 2, "minimum": 2, "panel": 2},
+            "federation": {"rounds": 1, "cohort": 3, "minimum": 3, "panel": 3},
+            "channel": {"dropout": 0.0},
             "personalization": {"people": 3, "rank": 2, "training": {"steps": 1, "batch": 4}},
             "samples": {"prompts": ["the boat "], "people": 1, "tokens": 2},
         }
@@ -47,16 +48,18 @@ def test_a_client_without_text_is_skipped_with_a_reason_and_the_others_go_on(tmp
 
 
 def test_a_malformed_line_stops_the_run_naming_file_and_line(tmp_path: Path) -> None:
-    folder = people(tmp_path / "people", ("ada", "bo"))
+    folder = people(tmp_path / "people", ("ada", "bo", "cy"))
     (folder / "bo.jsonl").write_text('{"text": "fine"}\n{"txt": "typo"}\n')
-    with pytest.raises(RunError, match=r"bo\.jsonl:2"):
+    with pytest.raises(RunError, match=r"bo\.jsonl:2") as stopped:
         simulate(scenario(folder), tmp_path / "runs", workers=2)
+    # The reason is a message to the server: it says where, not what.
+    assert "typo" not in str(stopped.value)
 
 
 def test_a_client_name_that_would_leave_its_folder_is_refused(tmp_path: Path) -> None:
     from fedpeft.errors import DataError
 
-    folder = people(tmp_path / "people", ("ada", "bo"))
+    folder = people(tmp_path / "people", ("ada", "bo", "cy"))
     (folder / "ada.jsonl").rename(folder / "..jsonl")
     with pytest.raises(DataError, match="client name"):
         simulate(scenario(folder), tmp_path / "runs")

@@ -112,7 +112,7 @@ class FileLog:
             os.close(descriptor)
 
     def clear(self) -> None:
-        """Delete everything."""
-        for path in self._folder.iterdir():
-            if path.name != ".lock":
+        """Delete everything; ``peers`` before ``round``, so that no keys are left without what was said with them."""
+        for path in sorted(self._folder.iterdir()):
+            if path.is_file() and path.name != ".lock":
                 path.unlink()
