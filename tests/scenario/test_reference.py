@@ -44,7 +44,7 @@ def test_every_method_has_a_section_with_its_defaults():
     section = PAGE[start : PAGE.index(next(line for line in PAGE[start + 1 :] if line.startswith("## ")))]
     for name, field in Lora.model_fields.items():
         assert any(line.startswith(f"| `{name}` |") and line.endswith(f"{field.description} |") for line in section)
-    assert "| `rank` | `8` | Rank r of every adapted matrix. |" in section
+    assert any(line.startswith("| `rank` | `8` | Rank r of every adapted matrix") for line in section)
 
 
 def test_a_required_key_says_so():
@@ -67,6 +67,4 @@ def test_defaults_are_written_as_a_scenario_would_write_them():
 
 def test_the_page_in_the_documentation_is_this_one(repository):
     """Run `python -m fedpeft.scenario.reference > docs/scenario.md` when it is not."""
-    page = (repository / "docs" / "scenario.md").read_text(encoding="utf-8")
-    ours, theirs = (text.split("## `[method]` with")[0] for text in (reference(), page))
-    assert ours == theirs
+    assert (repository / "docs" / "scenario.md").read_text(encoding="utf-8") == reference()

@@ -50,8 +50,21 @@ def scenario(**tables) -> dict[str, object]:
         ),
         (
             {"training": {"epochs": 1}},
-            "channel.range: found 'auto', expected a number; with training.epochs, auto needs training.max_steps",
+            "channel.range: found 'auto', expected a number; with training.epochs, auto needs max_steps",
         ),
+        (
+            {"channel": {"range": "adaptive"}},
+            "channel.range: found 'adaptive', expected channel.rotate = true; only a rotated update's largest change",
+        ),
+        (
+            {"federation": {"cohort": 2}},
+            "federation.cohort: found 2, expected at least 3; a sum of two tells each what the other sent",
+        ),
+        (
+            {"federation": {"panel": 2}},
+            "federation.panel: found 2, expected at least 3; a sum of two tells each what the other sent",
+        ),
+        ({"channel": {"dropout": 0.5}}, "channel.dropout: found 0.5, expected input should be less than 0.5"),
         ({"channel": {"range": 0.0}}, "channel.range: found 0.0, expected a positive number"),
         ({"channel": {"range": -1.5}}, "channel.range: found -1.5, expected a positive number"),
         ({"channel": {"range": float("inf")}}, "channel.range: found inf, expected "),
@@ -383,7 +396,7 @@ def test_the_automatic_range_has_room_for_a_shared_head_that_learns_faster(head,
     assert ring_codec(parse_scenario(tables, [f"training.head_factor={factor}"])).range == pytest.approx(range_)
 
 
-@pytest.mark.parametrize(("panel", "clients"), [(40, 40), (3, 3), (0, 2)])
+@pytest.mark.parametrize(("panel", "clients"), [(40, 40), (4, 4), (0, 3)])
 def test_the_panels_totals_have_a_ring_with_room_for_the_panel(panel, clients):
     tables = scenario(federation={"panel": panel, "cohort": 16}, channel={"bits": 12})
     ring = panel_codec(parse_scenario(tables))
