@@ -94,11 +94,11 @@ def _shown(advice: Advice) -> RenderableType:
     parts: list[RenderableType] = [Text(title, style="bold" if advice.fits else "bold yellow")]
     parts += [Padding(Text(f"· {text}"), (0, 0, 0, 1)) for text in advice.reasons]
     table = Table(box=None, padding=(0, 2, 0, 1), header_style="dim")
-    for head in ("measured", "quality", "gain share", "trained", "sent a round"):
+    for head in ("measured", "quality", "share of the gain", "trained", "sent a round"):
         table.add_column(head, justify="left" if head == "measured" else "right")
     for row in advice.evidence:
         score = row.measured
-        cells = (percent(score.quality), percent(score.gain_share, 0), f"{row.trainable:,}", size(row.bytes_up))
+        cells = (percent(score.quality), percent(score.loss_share, 0), f"{row.trainable:,}", size(row.bytes_up))
         table.add_row(row.method, *cells)
     parts.append(Padding(table, (1, 0)))
     if advice.others:

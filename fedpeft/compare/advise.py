@@ -3,12 +3,14 @@
 1. Every measured method is attached to the base in question and counted, also at smaller sizes.
 2. What does not fit is left out: bytes sent, memory (estimated, with the cheapest of the ways to save it that
    suffices), and under differential privacy all whose mean is not linear, because noise in two factors multiplies.
-3. Of what fits, the cheapest to send is taken that keeps at least ``KEEP`` of the best gain. Under differential
-   privacy less is kept: noise grows with the square root of the numbers sent, the change they make does not.
+3. Of what fits, the cheapest to send is taken that keeps at least ``KEEP`` of the best gain; sizes smaller than the
+   measured one only if no measured one does. Under differential privacy less is kept: noise grows with the square root
+   of the numbers sent, the change they make does not.
 
-The gain is the measured one, at the data size nearest to the clients' own, times what was not measured here but is
-known or assumed: .92 for ``alternate`` and .79 for ``ffa`` (the project's study of 24 clients over 25 rounds), .95 for
-each halving of the size and .8 for a private head (assumptions).
+The gain is the measured one, of the loss, which is steadier than of the quality, at the data size nearest to the
+clients' own. It is multiplied by what was not measured here but is known or assumed: .92 for ``alternate`` and .79 for
+``ffa`` (the project's study of 24 clients over 25 rounds), .95 for each halving of the size and .8 for a private head
+(assumptions).
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from fedpeft.compare.reasons import Found, reasons, tables
 from fedpeft.compare.row import FULL, Comparison, Shape
 from fedpeft.compare.shape import shape_of
 
-KEEP = {"none": 0.95, "secure": 0.95, "dp": 0.75}
+KEEP = {"none": 0.9, "secure": 0.9, "dp": 0.75}
 """Share of the best gain that a cheaper method has to keep."""
 RULE = {"all": 1.0, "alternate": 0.92, "ffa": 0.79}
 HALVED, PRIVATE_HEAD = 0.95, 0.8
@@ -114,7 +116,8 @@ def nearest_share(comparison: Comparison, examples: int) -> str:
 
 def _option(candidate: Candidate, wish: Wish, shape: Shape, known: Comparison, share: str) -> _Option:
     score = candidate.row.sizes[share]
-    measured = score.gain_share if score.gain_share is not None else (score.attainment or score.quality)
+    known_gains = (score.loss_share, score.gain_share, score.attainment, score.quality)
+    measured = next(gain for gain in known_gains if gain is not None)
     gain = measured * RULE[candidate.partition] * HALVED**candidate.halvings
     gain *= PRIVATE_HEAD if candidate.head == "private" else 1.0
     tried = [
@@ -164,13 +167,15 @@ def _overshoot(option: _Option, wish: Wish) -> float:
 
 
 def _ranked(options: list[_Option], wish: Wish) -> list[_Option]:
-    """Return options from the one to take: those that keep enough of the best gain by bytes, then the others."""
-    best = max((option.gain for option in options), default=0.0)
-    enough = KEEP[wish.privacy] * best
-    return sorted(
-        options,
-        key=lambda o: (o.gain < enough, o.candidate.bytes_up if o.gain >= enough else -o.gain, -o.gain, o.memory),
-    )
+    """Return options from the one to take: enough of the best gain, measured as they are, by bytes; then the others."""
+    enough = KEEP[wish.privacy] * max((option.gain for option in options), default=0.0)
+
+    def place(option: _Option) -> tuple[bool, bool, float, float]:
+        little = option.gain < enough
+        smaller = option.candidate.halvings > 0
+        return little, not little and smaller, -option.gain if little else option.candidate.bytes_up, -option.gain
+
+    return sorted(options, key=place)
 
 
 def _distinct(options: Sequence[_Option], best: _Option) -> list[_Option]:

@@ -62,6 +62,7 @@ def _row(method: Method, profile: Answer, last: Answer, sizes: dict[str, Score])
         perplexity=best.perplexity,
         attainment=best.attainment,
         gain_share=best.gain_share,
+        loss_share=best.loss_share,
         sizes=sizes,
         reload_error=last["reload_error"],
         federates=True,

@@ -10,7 +10,7 @@ import json
 import os
 import signal
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
@@ -36,11 +36,14 @@ class _Child:
 
 def forked(job: Job) -> Answer:
     """Run a job in a process of its own and return its answer."""
-    child = _start(job)
+    child = None
     try:
+        with _uninterrupted():
+            child = _start(job)
         return _receive(child)
     finally:
-        _end(child)
+        if child is not None:
+            _end(child)
 
 
 def crew(jobs: Iterable[tuple[str, Job]], workers: int) -> Iterator[tuple[str, Answer]]:
@@ -53,8 +56,9 @@ def crew(jobs: Iterable[tuple[str, Job]], workers: int) -> Iterator[tuple[str, A
     try:
         while True:
             while len(running) < workers and (job := next(waiting, None)) is not None:
-                child = _start(job[1])
-                running[child.pipe] = (job[0], child)
+                with _uninterrupted():
+                    child = _start(job[1])
+                    running[child.pipe] = (job[0], child)
             if not running:
                 return
             for pipe in wait(list(running)):
@@ -65,6 +69,16 @@ def crew(jobs: Iterable[tuple[str, Job]], workers: int) -> Iterator[tuple[str, A
     finally:
         for _, child in running.values():
             _end(child)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Let Ctrl-C wait: while a process forks, Python would tell it to a library's handler, which drops it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start(job: Job) -> _Child:

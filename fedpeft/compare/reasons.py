@@ -70,7 +70,7 @@ def _measured(found: Found) -> str:
     if c.base != found.wish.base:
         where += f" (not on {found.wish.base}: nothing was measured there)"
     per_client = round(score.examples / c.clients)
-    gain = "" if score.gain_share is None else f", {percent(score.gain_share, 0)} of full fine-tuning's gain"
+    gain = "" if score.loss_share is None else f", {percent(score.loss_share, 0)} of full fine-tuning's gain in loss"
     return (
         f"{found.row.method} reached {percent(score.quality)} {QUALITY[c.metric]}{gain} {where}, "
         f"with about {per_client:,} examples a client, the measured size nearest to {found.wish.examples:,}."

@@ -2,8 +2,10 @@
 
     attainment = quality / quality of full fine-tuning
     gain share = (quality - base) / (full fine-tuning - base)
+    loss share = (base - loss) / (base - full fine-tuning), of the losses
 
-Attainment flatters everything where the base is good already; the gain share counts only what training added. For a
+Attainment flatters everything where the base is good already; the shares count only what training added. The loss
+share is the steadier one: a loss moves with every prediction, a count of hits only with those that change sides. For a
 language model the base is the frozen base; for classification the frozen base under a head that was trained alone,
 because under an untrained head it is no model.
 """
@@ -36,13 +38,16 @@ class Score(Value):
     gain_share: float | None = Field(
         None, description="(quality - base) / (full - base), null where full fine-tuning gains nothing."
     )
+    loss_share: float | None = Field(None, description="The same of the losses.")
 
     def against(self, base: Score | None, full: Score | None) -> Score:
         """Return the same score with its place between base and full fine-tuning."""
         attained = self.quality / full.quality if full and full.quality > 0 else None
         gain = full.quality - base.quality if full and base else 0.0
         share = (self.quality - base.quality) / gain if base and gain > 0 else None
-        return self.model_copy(update={"attainment": attained, "gain_share": share})
+        drop = base.loss - full.loss if full and base else 0.0
+        loss_share = (base.loss - self.loss) / drop if base and drop > 0 else None
+        return self.model_copy(update={"attainment": attained, "gain_share": share, "loss_share": loss_share})
 
 
 class Row(Value):
@@ -68,6 +73,7 @@ class Row(Value):
     perplexity: float
     attainment: float | None
     gain_share: float | None
+    loss_share: float | None
     sizes: dict[str, Score] = Field(description="Share of the pooled training examples -> score.")
     reload_error: float = Field(description="Largest difference of a logit after saving and loading into a new model.")
     federates: bool = Field(description="Two clients' mean was finite and better than the base on their validation.")

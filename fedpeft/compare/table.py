@@ -34,6 +34,7 @@ def reached(comparison: Comparison, brief: bool = False) -> Grid:
             *(percent(row.sizes[share].quality) for share in shares),
             percent(row.attainment),
             percent(row.gain_share, 0),
+            percent(row.loss_share, 0),
         )
         for row in ordered(comparison)
     ]
@@ -42,10 +43,10 @@ def reached(comparison: Comparison, brief: bool = False) -> Grid:
         scores = (percent(base.sizes[s].quality) if s in base.sizes else NOTHING for s in shares)
         own = (f"{base.trainable:,}", *(() if brief else (percent(base.trainable / base.parameters, 2),)))
         sent = (NOTHING,) if brief else (NOTHING, NOTHING)
-        rows.append((_short(base), *(() if brief else ("",)), *own, *sent, *scores, NOTHING, NOTHING))
+        rows.append((_short(base), *(() if brief else ("",)), *own, *sent, *scores, NOTHING, NOTHING, NOTHING))
     head = ("Method", "Trained", "Sent") if brief else _HEAD
     head += tuple(f"{word}, {percent(float(share), 0)} of data" for share in shares)
-    return Grid((*head, "Attainment", "Gain share"), tuple(rows), words=1 if brief else 2)
+    return Grid((*head, "Attainment", "Gain share", "in loss"), tuple(rows), words=1 if brief else 2)
 
 
 def costs(comparison: Comparison) -> Grid:

@@ -29,8 +29,8 @@ from fedpeft.training import Training, train
 PROFILED = 10
 """Training steps whose time and memory are measured."""
 _WARM, _TIMED = 3, 15
-_LOGITS, _ADAPTER = "logits.npy", "adapter"
-HEAD_RATE = 1e-2
+_LOGITS, _ADAPTER, _FOLDED = "logits.npy", "adapter", "folded"
+HEAD_RATE = 3e-2
 """Learning rate of a classifier's head, the same under every method: it starts from nothing, whatever lies below."""
 EQUAL = 1e-6
 """Largest difference of logits, over the largest logit, that counts as equal."""
@@ -98,6 +98,8 @@ def profile(trial: Trial, pool: Pool, folder: Path) -> dict[str, Any]:
     attached, peak = peak_mb(work)
     vector = attached.read(SHARED)
     attached.adapter(SHARED, vector).save(folder / _ADAPTER)
+    if trial.method.mergeable:
+        attached.folded(SHARED).save(folder / _FOLDED)
     np.save(folder / _LOGITS, _probed(attached.model, pool))
     return {
         "trainable": int(vector.size),
@@ -112,7 +114,7 @@ def profile(trial: Trial, pool: Pool, folder: Path) -> dict[str, Any]:
 
 def merged(pool: Pool, folder: Path) -> dict[str, Any]:
     """Fold what :func:`profile` saved into the base's own weights, and measure again; nulls where that cannot be."""
-    adapter = Adapter.load(folder / _ADAPTER, pool.task.base.fingerprint)
+    adapter = Adapter.load(folder / _FOLDED, pool.task.base.fingerprint)
     wanted, model = np.load(folder / _LOGITS), pool.task.base.model
     body, head = _divided(adapter)
     try:
@@ -229,5 +231,6 @@ def _divided(adapter: Adapter) -> tuple[Adapter, dict[str, np.ndarray]]:
     head = {n: t for n, t in tensors.items() if n.removeprefix(prefix).split(".", 1)[0] in HEADS}
     body = {n: t for n, t in tensors.items() if n not in head}
     schema = Schema.of({n: t.shape for n, t in body.items()})
-    rest = Adapter(schema, schema.flatten(body), adapter.config, adapter.base)
+    config = {**adapter.config, "modules_to_save": None}
+    rest = Adapter(schema, schema.flatten(body), config, adapter.base)
     return rest, {n.removeprefix(prefix): t for n, t in head.items()}
