@@ -97,7 +97,7 @@ def collect(
                 answer,
                 lambda done, total: None,
             )
-            failures |= asked.failures
+            failures = asked.failures | failures  # the first reason is the one that counts
             down, up, later = down + asked.bytes_down, up + asked.bytes_up, later + asked.bytes_up
         total, contributors = collection.sum()
     except RoundBurnt as error:
