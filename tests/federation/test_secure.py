@@ -284,7 +284,9 @@ def test_too_few_with_certificates_is_the_end_with_the_first_reason(
     Trust(folder.path).enrol(worker.client_ids, worker.states)
     for number in (0, 1, 4):
         _replace(number, folder.path, Identity.enrol(f"user-0{number}", Authority.create(FEDERATION), 2**40))
-    with pytest.raises(RunError, match="secure session: found .3 clients .*authority for user-00.*expected at least 4"):
+    with pytest.raises(
+        RunError, match=r"secure session: found .3 clients .*authority for user-00.*expected at least 4"
+    ):
         open_rounds(worker, folder, config)
 
 
