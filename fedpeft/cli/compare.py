@@ -12,6 +12,7 @@ from fedpeft.errors import FedpeftError
 
 if TYPE_CHECKING:
     from fedpeft.compare import Comparison
+    from fedpeft.scenario import Scenario
 
 DEFAULTS = ("simulations/compare-keyboard.toml", "simulations/compare-intents.toml")
 
@@ -32,6 +33,9 @@ def compare(
     out: Annotated[
         Path | None, typer.Option(help="Folder for rows, tables and plots; finished rows in it are not run again.")
     ] = None,
+    rates: Annotated[
+        str | None, typer.Option(help="Multiples of each method's rate, as in 0.3,1,3: score these on validation text.")
+    ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Methods trained at a time; one per core.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown, to publish.")] = False,
@@ -42,7 +46,8 @@ def compare(
 
     Example: `fedpeft compare simulations/compare-keyboard.toml --methods lora,ia3,bitfit --sizes 1.0`
     """
-    shares = _numbers(sizes)
+    shares = _numbers(sizes, "--sizes", "shares of the data", "as in 0.1,1.0")
+    factors = None if rates is None else _numbers(rates, "--rates", "positive factors", "as in 0.3,1,3")
     names = [name.strip() for name in methods.split(",") if name.strip()] if methods is not None else None
     if names == []:
         raise FedpeftError("--methods", methods, "names, as in lora,ia3")
@@ -57,6 +62,9 @@ def compare(
     twice = {s.name for s in loaded if sum(other.name == s.name for other in loaded) > 1}
     if twice:
         raise FedpeftError("scenario name", ", ".join(sorted(twice)), "different names")
+    if factors is not None:
+        _sweep(loaded, names, factors, steps, workers, json)
+        return
     folder = out or Path("runs") / f"compare-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     found: list[Comparison] = []
     with Pieces(quiet=json) as watcher:
@@ -105,8 +113,47 @@ def _show(found: list[Comparison], folder: Path) -> None:
     console.print(f"\n{folder}", soft_wrap=True, markup=False)
 
 
-def _numbers(text: str) -> list[float]:
+def _sweep(
+    loaded: list[Scenario],
+    names: list[str] | None,
+    factors: list[float],
+    steps: int | None,
+    workers: int | None,
+    json: bool,
+) -> None:
+    import json as json_module
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from fedpeft.cli.pieces import Pieces
+    from fedpeft.compare.sweep import sweep
+
+    found = {}
+    with Pieces(quiet=json) as watcher:
+        for scenario in loaded:
+            watcher.begin(scenario.name)
+            found[scenario.name] = sweep(scenario, names, factors, steps, watcher.piece, workers)
+    if json:
+        typer.echo(json_module.dumps({"validation_loss": found}))
+        return
+    for name, methods in found.items():
+        table = Table(title=f"{name}: validation loss by learning rate", title_justify="left")
+        for column in ("method", *(f"× {factor:g}" for factor in factors)):
+            table.add_column(column)
+        for method, losses in methods.items():
+            best = min((loss for loss in losses.values() if loss is not None), default=None)
+            cells = [f"{rate:g}: {'–' if loss is None else f'{loss:.4f}'}" for rate, loss in sorted(losses.items())]
+            marks = [f"[bold]{cell}[/]" if best is not None and f"{best:.4f}" in cell else cell for cell in cells]
+            table.add_row(method, *marks)
+        Console(highlight=False).print(table)
+
+
+def _numbers(text: str, option: str, expected: str, remedy: str) -> list[float]:
     try:
-        return [float(part) for part in text.split(",")]
+        found = [float(part) for part in text.split(",")]
     except ValueError as error:
-        raise FedpeftError("--sizes", text, "shares of the data", "as in 0.1,1.0") from error
+        raise FedpeftError(option, text, expected, remedy) from error
+    if not all(0.0 < number < 1e6 for number in found) or len(set(found)) != len(found):
+        raise FedpeftError(option, text, f"different {expected} above 0", remedy)
+    return sorted(found)

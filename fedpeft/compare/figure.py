@@ -15,7 +15,7 @@ from fedpeft.report.wording import percent, size
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PIXELS = (900, 560)
+PIXELS = (900, 540)
 _ROOM = 0.09
 
 
@@ -27,7 +27,7 @@ def draw(comparison: Comparison, paths: list[Path]) -> None:
 
 def _paint(figure: Figure, comparison: Comparison) -> None:
     word = QUALITY[comparison.metric]
-    axes = panel(figure, (4, 40, PIXELS[0] - 12, PIXELS[1] - 44), f"Test {word}", right=16)
+    axes = panel(figure, (4, 34, PIXELS[0] - 12, PIXELS[1] - 38), f"Test {word}", right=16)
     figure.text(4 / PIXELS[0], 1 - 6 / PIXELS[1], _title(comparison), color=INK, va="top", fontsize=14, weight="bold")
     rows, best = comparison.rows, front(comparison.rows)
     axes.set_xscale("log")

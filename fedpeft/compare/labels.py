@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from math import cos, pi, sin
 from typing import TYPE_CHECKING, Any
 
-from fedpeft.report.canvas import MUTED
+from fedpeft.report.canvas import MUTED, PAPER
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _ANGLES = [0.0, pi, pi / 2, -pi / 2, *(s * pi / 4 + t for s in (1, -1) for t in (0.0, pi / 2))]
-_RADII = (9, 16, 24, 34, 46, 60, 76, 94)
-_PAD = 1.5
+_RADII = (7, 15, 24, 34, 46, 60, 76, 94)
+_PAD, _DOT = 1.5, 4.5
 
 Box = tuple[float, float, float, float]
 
@@ -35,12 +35,15 @@ def place(axes: Axes, labels: Sequence[Label]) -> None:
     points = [tuple(axes.transData.transform((label.x, label.y))) for label in labels]
     frame = axes.get_window_extent()
     limits = (frame.x0, frame.y0, frame.x1, frame.y1)
-    taken: list[Box] = [(x - 4, y - 4, x + 4, y + 4) for x, y in points]
     scale = figure.dpi / 72
+    dot = _DOT * scale
+    taken: list[Box] = [(x - dot, y - dot, x + dot, y + dot) for x, y in points]
     for label, (x, y) in zip(labels, points, strict=True):
         text = axes.annotate(
             label.text, (label.x, label.y), (0, 0), textcoords="offset points", va="center", ha="center", **label.style
         )
+        # What lies below does not strike through the letters.
+        text.set_bbox({"facecolor": PAPER, "edgecolor": "none", "pad": 0.4})
         extent = text.get_window_extent()
         half = (extent.width / 2 + _PAD, extent.height / 2)
         box, offset, near = _free((x, y), half, taken, limits, scale)

@@ -151,3 +151,20 @@ def test_a_damaged_comparison_is_named(evidence: Path, capsys: pytest.CaptureFix
     (evidence / "a.json").write_text(text.replace('"quality":0.46', '"quality":"good"', 1))
     assert leave("advise", "--from", str(evidence)) == 2
     assert "a.json" in capsys.readouterr().err
+
+
+def test_rates_are_scored_on_validation_text_and_nothing_else_is_done(
+    scenario: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert leave("compare", str(scenario), "--methods", "ia3", "--rates", "0.01,1", "--steps", "3", "--json") == 0
+    found = json.loads(capfd.readouterr().out)["validation_loss"]["tiny"]
+    assert list(found) == ["full", "ia3"]
+    slow, own = (found["ia3"][rate] for rate in ("0.0001", "0.01"))
+    assert own < slow
+    assert not (tmp_path / "runs").exists()
+
+
+def test_rates_are_positive_factors(scenario: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert leave("compare", str(scenario), "--rates", "0,1") == 2
+    assert "as in 0.3,1,3" in capsys.readouterr().err
