@@ -291,15 +291,10 @@ def test_a_partition_needs_a_method_with_two_factors(partition):
     parse_scenario(scenario(method=LORA, federation={"partition": partition}))
 
 
-def test_a_method_for_a_quantized_base_refuses_a_full_one(monkeypatch):
-    class Quantized(Lora):
-        name: ClassVar[str] = "quantized"
-        precision: ClassVar[str] = "nf4"
-
-    monkeypatch.setitem(METHODS, "quantized", Quantized)
-    tables = scenario(method={"name": "quantized"})
+def test_a_method_for_a_quantized_base_refuses_a_full_one():
+    tables = scenario(method={"name": "qlora"})
     assert refused(tables, "base.precision=full") == (
-        "base.precision: found 'full', expected one that quantized trains on; leave base.precision out"
+        "base.precision: found 'full', expected one that qlora trains on; leave base.precision out"
     )
     assert parse_scenario(tables).precision == "nf4"
     assert parse_scenario(tables, ["base.precision=int8"]).precision == "int8"
