@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from fedpeft.aggregation import advance
 from fedpeft.cli import main
 from fedpeft.errors import RunError, ScenarioError
-from fedpeft.federation.checkpoint import Checkpoint
 from fedpeft.federation.client import client_app, worker_at
-from fedpeft.federation.cohort import roll_call
 from fedpeft.federation.folder import METRICS, SCENARIO, RunFolder
-from fedpeft.federation.grid import InProcessGrid
-from fedpeft.federation.handshake import begin_session
 from fedpeft.federation.inprocess import resume, simulate
 from fedpeft.federation.messages import published
-from fedpeft.federation.rounds import Rounds
-from fedpeft.federation.server import agreed
 from fedpeft.federation.trust import FEDERATION, Trust
-from fedpeft.federation.watcher import Silent
 from fedpeft.federation.worker import Worker
 from fedpeft.scenario import Scenario, parse_scenario
 from fedpeft.secagg import Asked
@@ -33,6 +24,7 @@ from fedpeft.secagg.pairwise.context import RoundContext
 from fedpeft.secagg.trust import Authority, Identity
 
 from .conftest import TINY
+from .secure_rounds import by_hand, names, open_rounds, start
 from .test_resume import Stops, everything, numbers
 from .vanishing import STAGES, Vanishing
 
@@ -44,32 +36,6 @@ WIRE = ("bytes_up", "bytes_down", "handshake_up")
 def tiny() -> Scenario:
     """Return a scenario of six clients: one may be corrupt, two may vanish, four make a sum."""
     return parse_scenario(TINY, SIX)
-
-
-def open_rounds(
-    worker: Worker, folder: RunFolder, config: dict[str, str], vanishing: Vanishing | None = None
-) -> Rounds:
-    grid = InProcessGrid(client_app([vanishing] if vanishing else []), len(worker.client_ids), config)
-    roll = roll_call(grid, len(worker.client_ids), agreed(worker))
-    end, roll = begin_session(grid, worker, roll, folder, Silent())
-    return Rounds(grid, worker, roll, end, folder, Silent())
-
-
-def start(worker: Worker) -> Checkpoint:
-    return Checkpoint(0, np.zeros(worker.size, np.float32), {})
-
-
-def by_hand(worker: Worker, clients: Iterable[str], round_: int = 1) -> np.ndarray:
-    """Return where a first round leads when these clients' integers are added in the clear."""
-    before = start(worker)
-    payloads = [worker.train(client, round_, before.change) for client in clients]
-    total = worker.train_codec(round_).decode(np.sum(payloads, axis=0, dtype=np.uint64), len(payloads))
-    step, _ = advance(total.mean(), before.state, worker.scenario.aggregation)
-    return before.change + step
-
-
-def names(worker: Worker, *left_out: int) -> list[str]:
-    return [client for number, client in enumerate(worker.client_ids) if number not in left_out]
 
 
 @pytest.fixture(scope="module")

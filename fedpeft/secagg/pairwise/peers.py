@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from fedpeft.errors import ProtocolError
-from fedpeft.secagg.pairwise.ratchet import Chain, ExchangeKey
+from fedpeft.secagg.pairwise.ratchet import Chain, ExchangeKey, agree
 from fedpeft.secagg.pairwise.wire import ENTRY, pieces, require_length, split
 from fedpeft.secagg.trust.certificate import CERTIFICATE, Certificate, Revocations
 from fedpeft.secagg.trust.identity import Identity
@@ -51,7 +51,7 @@ class Entry:
         return cls(Certificate.from_bytes(certificate), exchange, signature)
 
     def check(self, client: str, manifest: Manifest, authority: bytes, now: float, revoked: Revocations) -> None:
-        """Refuse keys that are not this client's.
+        """Refuse keys that are not this client's, and those with which nobody could agree on anything.
 
         Raises
         ------
@@ -59,6 +59,7 @@ class Entry:
         """
         self.certificate.check(authority, manifest.federation, client, now, revoked)
         verify(self.certificate.public, self.signature, client, "keys", manifest.digest, client, self.exchange)
+        agree(ExchangeKey.generate(), self.exchange)
 
 
 @dataclass

@@ -37,18 +37,8 @@ class Chain:
 
     @classmethod
     def begin(cls, own: ExchangeKey, peer: bytes, manifest: bytes, ids: tuple[str, str]) -> Chain:
-        """Agree on a pair's first key.
-
-        Raises
-        ------
-        ProtocolError
-            When the peer's public key is one of the few that give a known result.
-        """
-        try:
-            shared = own.exchange(X25519PublicKey.from_public_bytes(peer))
-        except ValueError as error:
-            raise ProtocolError("exchange key", peer.hex()[:16], "a point of full order") from error
-        return cls(0, extract(shared, "pair", manifest, *sorted(ids)))
+        """Agree on a pair's first key."""
+        return cls(0, extract(agree(own, peer), "pair", manifest, *sorted(ids)))
 
     def at(self, step: int) -> Chain:
         """Move on to a step.
@@ -64,6 +54,20 @@ class Chain:
         for _ in range(step - self.step):
             key = derive(key, "ratchet")
         return Chain(step, key)
+
+
+def agree(own: ExchangeKey, peer: bytes) -> bytes:
+    """Return what only the holders of either secret key can compute.
+
+    Raises
+    ------
+    ProtocolError
+        When the peer's public key is one of the few that give a known result, with whatever secret key.
+    """
+    try:
+        return own.exchange(X25519PublicKey.from_public_bytes(peer))
+    except ValueError as error:
+        raise ProtocolError("exchange key", peer.hex()[:16], "a point of full order") from error
 
 
 def mask_seed(key: bytes, context: bytes) -> bytes:
