@@ -18,7 +18,9 @@ from fedpeft.federation.worker import Worker
 from fedpeft.secagg import PlainServer, ServerEnd
 from fedpeft.secagg.pairwise import PairwiseServer
 from fedpeft.secagg.pairwise.ends import PairwiseServerEnd
+from fedpeft.secagg.pairwise.parameters import parameters
 from fedpeft.secagg.pairwise.wire import ENTRY
+from fedpeft.secagg.trust import Manifest
 
 
 def begin_session(
@@ -35,7 +37,7 @@ def begin_session(
     Raises
     ------
     RunError
-        When fewer clients than a cohort needs have joined.
+        When fewer clients than a cohort needs, or the panel, have joined.
     """
     if not worker.scenario.secure:
         return PlainServer(), roll
@@ -74,11 +76,20 @@ def begin_session(
     )
     skipped |= told.failures
     ready = {client: node for client, node in roll.nodes.items() if client not in skipped}
-    least = min(terms.n_min for terms in manifest.terms)
-    if len(ready) < least:
-        reason = next(iter(skipped.values()), "too few clients")
-        raise RunError("secure session", f"{len(ready)} clients ({reason})", f"at least {least}")
+    _require_enough(manifest, len(ready), next(iter(skipped.values()), "and no more"))
     return PairwiseServerEnd(server), replace(roll, nodes=ready, skipped=skipped)
+
+
+def _require_enough(manifest: Manifest, ready: int, reason: str) -> None:
+    """Refuse to begin where no cohort could be opened; better here than in the first round."""
+    for terms in manifest.terms:
+        found, size = f"{ready} clients ({reason})", min(ready, terms.n_max)
+        if size < terms.n_min:
+            raise RunError(f"secure session, {terms.purpose}", found, f"at least {terms.n_min} of {terms.n_max}")
+        try:
+            parameters(size, manifest.corrupt, manifest.dropout)
+        except ProtocolError as error:
+            raise RunError(f"secure session, {terms.purpose}", found, "a cohort that works", str(error)) from error
 
 
 def end_session(grid: Grid, worker: Worker, roll: Roll, watcher: Watcher) -> None:

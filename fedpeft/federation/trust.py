@@ -18,7 +18,6 @@ from fedpeft.federation.worker import Worker
 from fedpeft.files import private_folder, write_private
 from fedpeft.methods.attached import SHARED
 from fedpeft.scenario import Scenario
-from fedpeft.scenario.validate import panel_codec
 from fedpeft.secagg.trust import Authority, Identity, Manifest, SignedManifest, Terms
 from fedpeft.secagg.trust.keyfile import read_key, write_key
 from fedpeft.secagg.trust.manifest import majority
@@ -87,7 +86,7 @@ class Trust:
 
 def terms(worker: Worker, scenario: Scenario) -> tuple[Terms, ...]:
     """Return what is summed in a scenario: updates, and the panel's totals where there is a panel."""
-    federation, ring, panel = scenario.federation, worker.ring, panel_codec(scenario)
+    federation, ring, panel = scenario.federation, worker.ring, worker.tally_codec.ring
     lengths = tuple(worker.train_codec(parity).length for parity in _PARITIES)
     least = max(majority(ring.clients, scenario.channel.corrupt), federation.minimum)
     train = Terms("train", lengths, ring.bits, ring.range, least, ring.clients)

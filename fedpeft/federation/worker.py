@@ -176,7 +176,7 @@ class Worker:
     @property
     def tally_codec(self) -> WireCodec:
         """Return how evaluation totals are written: lanes alone."""
-        return WireCodec(panel_codec(self.scenario), 0, TALLY_LANES)
+        return WireCodec(panel_codec(self.scenario, len(self.client_ids)), 0, TALLY_LANES)
 
     def train(self, client: str, round_: int, change: Vector, scale: float = 1.0) -> Ring:
         """Train one round locally and return the payload, which is yet to be protected.

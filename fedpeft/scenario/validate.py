@@ -95,7 +95,8 @@ def _task(scenario: Scenario) -> None:
 def _secure(scenario: Scenario) -> None:
     """Refuse cohorts too small to hide anybody in, and those that could not lose the clients they are said to lose."""
     federation, channel = scenario.federation, scenario.channel
-    for field, size in (("federation.cohort", federation.cohort), ("federation.panel", federation.panel)):
+    panel = min(federation.panel, scenario.data.clients or federation.panel)
+    for field, size in (("federation.cohort", federation.cohort), ("federation.panel", panel)):
         if field == "federation.panel" and not size:
             continue
         if size < _FEWEST:
@@ -158,9 +159,17 @@ def ring_codec(scenario: Scenario) -> RingCodec:
     return RingCodec(scenario.channel.bits, float(wanted), scenario.federation.cohort)
 
 
-def panel_codec(scenario: Scenario) -> RingCodec:
-    """Return the ring in which the panel's validation totals are summed; they are lanes, so its range is unused."""
-    return RingCodec(scenario.channel.bits, 1.0, max(scenario.federation.panel, 3))
+def panel_codec(scenario: Scenario, clients: int | None = None) -> RingCodec:
+    """Return the ring in which the panel's validation totals are summed; they are lanes, so its range is unused.
+
+    Parameters
+    ----------
+    scenario : Scenario
+    clients : int, optional
+        How many there are, where that is known: a panel is no larger.
+    """
+    panel = scenario.federation.panel
+    return RingCodec(scenario.channel.bits, 1.0, max(min(panel, clients or panel), _FEWEST))
 
 
 def _known(field: str, name: str, table: Mapping[str, object]) -> None:

@@ -244,16 +244,41 @@ def test_a_client_without_a_certificate_of_its_own_is_skipped_with_the_reason(
     assert np.array_equal(after.change, by_hand(worker, names(worker, 2)))
 
 
+@pytest.mark.parametrize(
+    ("unfit", "overrides", "message"),
+    [
+        ((0, 1, 4), [], r"secure session, train: found .3 clients .*authority for user-00.*expected at least 4 of 6"),
+        (
+            (0, 1),
+            ["federation.panel=6", "federation.cohort=3", "channel.dropout=0"],
+            r"train: found .4 clients|no error",
+        ),
+        ((0,), ["federation.cohort=4", "federation.panel=4", "data.clients=4"], r"train: found .3 clients .* enlarge"),
+        ((0, 1, 4), ["federation.panel=6", "federation.cohort=3", "channel.dropout=0"], r"evaluate: found .3 clients"),
+    ],
+)
 def test_too_few_with_certificates_is_the_end_with_the_first_reason(
-    worker: Worker, folder: RunFolder, config: dict[str, str]
+    unfit: tuple[int, ...], overrides: list[str], message: str, tmp_path: Path
 ) -> None:
+    scenario = parse_scenario(TINY, [*SIX, *overrides])
+    folder = RunFolder(tmp_path / "run")
+    folder.write(SCENARIO, scenario.model_dump(mode="json"))
+    config = {"scenario": str(folder.path / SCENARIO), "run-folder": str(folder.path)}
+    worker = worker_at(*config.values())
     Trust(folder.path).enrol(worker.client_ids, worker.states)
-    for number in (0, 1, 4):
+    for number in unfit:
         _replace(number, folder.path, Identity.enrol(f"user-0{number}", Authority.create(FEDERATION), 2**40))
-    with pytest.raises(
-        RunError, match=r"secure session: found .3 clients .*authority for user-00.*expected at least 4"
-    ):
+    if "no error" in message:
+        assert len(open_rounds(worker, folder, config).roll.clients) == 4
+        return
+    with pytest.raises(RunError, match=message):
         open_rounds(worker, folder, config)
+
+
+def test_a_panel_larger_than_the_federation_is_all_of_it(classes: dict[str, Any], tmp_path: Path) -> None:
+    scenario = parse_scenario(classes, ["federation.panel=16", "federation.cohort=4", "personalization.people=0"])
+    rows = numbers(simulate(scenario, tmp_path, engine="serial"))
+    assert all(row["validation"] for row in rows)
 
 
 def test_what_the_handshake_costs_is_in_the_bytes_of_a_round(

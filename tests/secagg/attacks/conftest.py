@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from fedpeft.scenario import Scenario, parse_scenario
 from fedpeft.secagg.pairwise.rehearsal import Rehearsal
-from tests.federation.conftest import config, folder, tiny, worker  # noqa: F401
+from tests.federation.conftest import TINY, config, folder, worker  # noqa: F401
 
 from .crook import LENGTH, NAMES, Crook
 
@@ -20,3 +21,10 @@ def run() -> Rehearsal:
 def crook(run: Rehearsal) -> Crook:
     """Return a dishonest server to which everybody has contributed."""
     return Crook(run)
+
+
+@pytest.fixture
+def tiny() -> Scenario:
+    """Return a scenario of five clients; one may be corrupt, one may vanish, four make a sum."""
+    overrides = ["data.clients=5", "federation.cohort=5", "federation.panel=0", "federation.rounds=20"]
+    return parse_scenario(TINY, overrides)

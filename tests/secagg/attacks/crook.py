@@ -7,9 +7,9 @@ from hashlib import sha256
 
 import numpy as np
 
-from fedpeft.secagg.pairwise.context import RoundContext
 from fedpeft.secagg.pairwise.members import to_bitmap
 from fedpeft.secagg.pairwise.rehearsal import Rehearsal
+from fedpeft.secagg.pairwise.round import PairwiseRound
 from fedpeft.secagg.pairwise.statements import LOCK, REQUEST, SURVIVORS
 from fedpeft.secagg.trust.signature import SIGNATURE, sign
 
@@ -37,15 +37,24 @@ class Crook:
     """
 
     def __init__(self, run: Rehearsal, round_: int = 1, corrupt: Iterable[int] = ()) -> None:
-        self.run, self.corrupt, self.sent = run, set(corrupt), payloads(list(run.clients))
-        self.round = run.contributed(round_, self.sent)
-        self.context: RoundContext = self.round.context
+        self.sent = payloads(list(run.clients))
+        self._open(run, run.contributed(round_, self.sent), corrupt)
 
-    def request(self, stage: str, members: Iterable[int], proof: bytes = b"", key: object = None) -> bytes:
+    @classmethod
+    def of(cls, run: Rehearsal, collected: PairwiseRound) -> Crook:
+        """Return the server of a round that has been opened already."""
+        crook = cls.__new__(cls)
+        crook._open(run, collected, ())
+        return crook
+
+    def _open(self, run: Rehearsal, collected: PairwiseRound, corrupt: Iterable[int]) -> None:
+        self.run, self.round, self.corrupt = run, collected, set(corrupt)
+        self.context = collected.context
+
+    def request(self, stage: str, members: Iterable[int], proof: bytes = b"") -> bytes:
         """Write and sign a request about some clients."""
         body = to_bitmap(members, len(self.context.cohort)) + proof
-        signer = key or self.run.server._key
-        return body + sign(signer, REQUEST, self.context.digest, stage, sha256(body).digest())  # type: ignore[arg-type]
+        return body + sign(self.run.server._key, REQUEST, self.context.digest, stage, sha256(body).digest())
 
     def ask(self, stage: str, client: int, members: Iterable[int], proof: bytes = b"") -> bytes:
         """Ask one client."""
