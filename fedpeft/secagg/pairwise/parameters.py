@@ -3,10 +3,10 @@
 Up to :data:`COMPLETE` clients everybody masks with everybody, and a client's self-mask is shared with the next h
 clients of a seeded ring; c = ⌈γn⌉ clients may be corrupt and o = ⌈δn⌉ may vanish::
 
-    h = min(n − 1, max(32, 2o + c + 2)),    t = ⌊h/2⌋ + 1,    t > c,    h − o ≥ t
+    h = min(n − 1, max(32, 2o + c + 2, 2c)),    t = ⌊h/2⌋ + 1,    t > c,    h − o ≥ t,    n − o ≥ ⌊(n + c)/2⌋ + 1
 
-so that all corrupt clients together never hold t shares of anybody, wherever they sit, and the loss of o holders is
-survived, whoever they are. Above, neighbours are also holders, k and t come from :mod:`~fedpeft.secagg.pairwise.tails`.
+so that all corrupt clients together never hold t shares of anybody, wherever they sit, the loss of o holders is
+survived, whoever they are, and those who are left are enough to be opened. Above, neighbours are also holders, k and t come from :mod:`~fedpeft.secagg.pairwise.tails`.
 There σ is 80 instead of the customary 40: the server chooses the cohort and so could try seeds until the graph pleases
 it, and 2^40 tries must not help.
 """
@@ -19,7 +19,7 @@ from math import ceil
 
 from fedpeft.errors import ProtocolError
 from fedpeft.secagg.pairwise.tails import sparse
-from fedpeft.secagg.trust.manifest import corrupt_count
+from fedpeft.secagg.trust.manifest import corrupt_count, majority
 
 COMPLETE = 128
 SECURITY = 80
@@ -75,11 +75,19 @@ def parameters(clients: int, corrupt: float, dropout: float) -> Parameters:
     if clients < 3:
         raise ProtocolError("cohort", clients, "at least 3 clients", "of a sum of two each learns the other's part")
     bad, gone = corrupt_count(clients, corrupt), ceil(dropout * clients - 1e-9)
+    least = majority(clients, corrupt)
+    if clients - gone < least:
+        raise ProtocolError(
+            "corrupt and dropout",
+            f"{bad} corrupt and {gone} dropouts among {clients}",
+            f"at least {least} of them left",
+            "enlarge the cohort or assume less",
+        )
     if clients > COMPLETE:
         found = sparse(clients, corrupt, dropout, SECURITY)
         if found is not None:
             return Parameters(clients, bad, found[0], *found)
-    holders = min(clients - 1, max(_HOLDERS, 2 * gone + bad + 2))
+    holders = min(clients - 1, max(_HOLDERS, 2 * gone + bad + 2, 2 * bad))
     threshold = holders // 2 + 1
     if threshold <= bad or holders - gone < threshold:
         raise ProtocolError(

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from hashlib import sha256
 
 import numpy as np
 import pytest
+from flwr.app import Context, Message
 
 from fedpeft.errors import ProtocolError
+from fedpeft.federation.folder import RunFolder
+from fedpeft.federation.messages import parcel, read_bounded
+from fedpeft.federation.worker import Worker
 from fedpeft.secagg.pairwise import PairwiseServer
 from fedpeft.secagg.pairwise.members import to_bitmap
 from fedpeft.secagg.pairwise.opening import open_sum
@@ -18,6 +23,7 @@ from fedpeft.secagg.pairwise.statements import REQUEST
 from fedpeft.secagg.trust import SignedManifest
 from fedpeft.secagg.trust.encoding import KEY
 from fedpeft.secagg.trust.signature import SIGNATURE, sign
+from tests.federation.secure_rounds import by_hand, names, open_rounds, start
 
 from .crook import EVERYBODY, LENGTH, NAMES, Crook
 
@@ -138,3 +144,26 @@ def test_keys_and_requests_of_another_run_fit_nothing(run: Rehearsal) -> None:
     request = body + sign(server._key, REQUEST, context, "survivors", sha256(body).digest())
     with pytest.raises(ProtocolError, match="signature of the server on request"):
         run.clients[NAMES[0]].survivors(request)
+
+
+def test_over_flower_the_manifest_of_an_earlier_session(
+    worker: Worker, folder: RunFolder, config: dict[str, str]
+) -> None:
+    """With it, what was said in the rounds since would be forgotten and could be asked for again."""
+    manifests: list[bytes] = []
+
+    def mod(message: Message, context: Context, call_next: Callable[[Message, Context], Message]) -> Message:
+        if message.metadata.message_type == "query.keys":
+            manifests.append(read_bounded(message.content, 1 << 20))
+            if len(set(manifests)) == 3 and context.node_config["partition-id"] == 2:
+                message.content = parcel(manifests[0])
+        return call_next(message, context)
+
+    for _ in range(2):
+        row, _ = open_rounds(worker, folder, config, mod).one(1, start(worker))
+        assert row["contributors"] == 5
+    third = open_rounds(worker, folder, config, mod)
+    assert third.roll.skipped.keys() == {"user-02"}
+    assert "manifest run: found 'run/1', expected a session after run/2" in third.roll.skipped["user-02"]
+    row, after = third.one(1, start(worker))
+    assert np.array_equal(after.change, by_hand(worker, names(worker, 2)))

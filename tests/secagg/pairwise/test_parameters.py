@@ -1,5 +1,7 @@
 """The numbers of a round: Bell's table, and that corrupt clients never hold enough shares."""
 
+from math import ceil
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -39,11 +41,14 @@ def test_what_is_not_refused_is_safe_and_live(n, corrupt, dropout):
     assert 1 <= chosen.threshold <= chosen.holders <= n - 1
     if chosen.complete:
         assert chosen.threshold > corrupt * n - 1e-6
-        assert chosen.holders - dropout * n >= chosen.threshold - 1
+        assert chosen.holders - dropout * n >= chosen.threshold - 1e-6
     else:
         assert n > COMPLETE
         assert chosen.degree % 2 == 0
-    n_min = majority(n, corrupt)
+    n_min, gone = majority(n, corrupt), ceil(dropout * n - 1e-9)
+    # The dropouts that are assumed burn no round, at whatever stage.
+    assert n - gone >= n_min
+    assert all(left - gone >= chosen.quorum(left, n_min) for left in range(n_min + gone, n + 1))
     for survivors in (n_min, n):
         honest = chosen.quorum(survivors, n_min) - chosen.corrupt
         # No n_min of the survivors can do without a locked honest one.
@@ -56,6 +61,18 @@ def test_impossible_parameters_are_refused_with_numbers():
         parameters(8, 0.49, 0.05)
     with pytest.raises(ProtocolError, match="at least 3"):
         parameters(2, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(("corrupt", "dropout"), [(0.2, 0.0), (0.33, 0.1), (0.4, 0.05), (0.33, 0.33)])
+def test_many_corrupt_clients_need_many_holders(corrupt, dropout):
+    chosen = parameters(100, corrupt, dropout)
+    assert chosen.threshold > chosen.corrupt
+
+
+@pytest.mark.parametrize("clients", [9, 50, 300])
+def test_dropouts_that_would_burn_every_round_are_refused(clients):
+    with pytest.raises(ProtocolError, match=r"of them left; enlarge the cohort or assume less"):
+        parameters(clients, 0.4, 0.4)
 
 
 def test_hundred_clients_share_with_32_holders_and_need_17():
