@@ -6,9 +6,9 @@ clients of a seeded ring; c = ⌈γn⌉ clients may be corrupt and o = ⌈δn⌉
     h = min(n − 1, max(32, 2o + c + 2, 2c)),    t = ⌊h/2⌋ + 1,    t > c,    h − o ≥ t,    n − o ≥ ⌊(n + c)/2⌋ + 1
 
 so that all corrupt clients together never hold t shares of anybody, wherever they sit, the loss of o holders is
-survived, whoever they are, and those who are left are enough to be opened. Above, neighbours are also holders, k and t
-come from :mod:`~fedpeft.secagg.pairwise.tails`. There σ is 80 instead of the customary 40: the server chooses the cohort
-and so could try seeds until the graph pleases it, and 2^40 tries must not help.
+survived, whoever they are, and those who are left are enough to be opened. Above, neighbours are also holders; k and t
+come from :mod:`~fedpeft.secagg.pairwise.tails`. There σ is 80 instead of the customary 40: the server chooses the
+cohort and so could try seeds until the graph pleases it, and 2^40 tries must not help.
 """
 
 from __future__ import annotations
