@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,10 @@ SMOKE = ["simulate", "simulations/smoke.toml", "--runs"]
 
 def start(repository: Path, *arguments: str | Path) -> subprocess.Popen[str]:
     command = [sys.executable, *map(str, arguments)]
-    return subprocess.Popen(command, cwd=repository, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # A job that a shell put in the background ignores Ctrl-C, and so would its children.
+    heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, cwd=repository, text=True, preexec_fn=heeding, **pipes)  # noqa: PLW1509
 
 
 def finish(repository: Path, *arguments: str | Path, code: int = 0) -> tuple[str, str]:
