@@ -40,6 +40,8 @@ from fedpeft.training.evaluate import Tally
 # Rotated coordinates are close to Gaussian: one beyond eight deviations of the mean client's is one of the few clients
 # whose update is several times larger than the mean.
 _DEVIATIONS = 8.0
+# Pieces of the longest example that anybody scores; sums that say more are noise, by somebody's false word.
+_LONGEST = 1 << 16
 
 
 class Rounds:
@@ -151,7 +153,12 @@ class Rounds:
             raise RunError(f"validation of round {round_}", reason, "enough clients of the panel", "resume the run")
         if got.total is None:
             return {"validation": None, "unscored": got.burnt}
-        return {"validation": Tally(**got.total.lanes).metrics()}
+        tally = Tally(**got.total.lanes)
+        most = got.contributors * self.scenario.federation.panel_windows * _LONGEST
+        if not 0 <= tally.top1 <= tally.top3 <= tally.tokens <= most:
+            found = f"{tally.tokens:g} pieces, {tally.top3:g} and {tally.top1:g} of them right"
+            return {"validation": None, "unscored": f"{found}, expected at most {most} pieces"}
+        return {"validation": tally.metrics()}
 
     def _scale(self, rows: Sequence[dict[str, Any]]) -> float:
         """Return the share of the range that the next round needs, by the last round's mean norm."""

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from hashlib import sha256
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from fedpeft.federation.folder import RunFolder
+from fedpeft.federation.client import worker_at
+from fedpeft.federation.folder import SCENARIO, RunFolder
 from fedpeft.federation.worker import Worker
+from fedpeft.scenario import Scenario, parse_scenario
 from fedpeft.secagg.pairwise import PairwiseClient
 from fedpeft.secagg.pairwise.context import RoundContext
 from fedpeft.secagg.pairwise.rehearsal import Rehearsal
@@ -66,3 +69,16 @@ def test_where_nobody_vanishes_there_is_nothing_to_lie_about(
     row, after = open_rounds(worker, folder, config).one(1, start(worker))
     assert row["contributors"] == 5
     assert np.array_equal(after.change, by_hand(worker, names(worker)))
+
+
+def test_a_score_with_a_false_seed_is_none(liar: None, tiny: Scenario, tmp_path: Path) -> None:
+    scenario = parse_scenario({**tiny.model_dump(), "federation": {**tiny.federation.model_dump(), "panel": 5}})
+    other = RunFolder(tmp_path / "other")
+    other.write(SCENARIO, scenario.model_dump(mode="json"))
+    told = {"scenario": str(other.path / SCENARIO), "run-folder": str(other.path)}
+    mine = worker_at(*told.values())
+    run = open_rounds(mine, other, told, Vanishing({3: "train"}, rounds=range(1, 11), purpose="evaluate"))
+    for round_ in range(1, 11):
+        scored = run.validate(round_, start(mine).change)
+        assert scored["validation"] is None
+        assert "of them right, expected at most" in scored["unscored"]
