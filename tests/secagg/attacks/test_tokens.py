@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -177,3 +178,20 @@ def test_a_rank_above_all_their_words_shows_the_words_in_the_sum_but_not_whose_t
     collected = run.contributed(1, ring_payloads)
     masked = unpack(collected._taken[0].vector, len(ring_payloads["ada"]), 16)
     assert wide.attack(masked.astype(np.uint64), ["ada"]).precision < 0.02
+
+
+def test_the_security_page_shows_these_numbers(
+    victims: Victims, payloads: dict[str, NDArray[np.unsignedinteger]], repository: Path
+) -> None:
+    page = (repository / "docs" / "security.md").read_text()
+    names = list(TEXTS)
+    one = victims.attack(payloads["ada"].astype(np.uint64), ["ada"])
+    sums = [
+        victims.attack(np.sum([payloads[who] for who in names[:n]], axis=0, dtype=np.uint64), names[:n])
+        for n in (3, 4, 5)
+    ]
+    assert f"*{TEXTS['ada']}*" in page
+    assert f"(rank {RANK})" in page
+    assert f"the {one.vocabulary:,} pieces" in page.replace("\n", " ")
+    assert f"| {one.guessing:.1%}: all are named |".replace("%", " %") in page
+    assert f"| {', '.join(f'{100 * s.precision:.1f}' for s in sums)} %: all are named |" in page
