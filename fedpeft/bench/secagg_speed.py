@@ -17,7 +17,7 @@ from fedpeft.secagg.pairwise.opening import open_sum, recover
 from fedpeft.secagg.pairwise.packing import pack, ring_dtype
 from fedpeft.secagg.pairwise.ratchet import mask_seed, self_seed
 from fedpeft.secagg.pairwise.shamir import WIDTH, draw, share
-from fedpeft.secagg.trust.encoding import digest
+from fedpeft.signing.encoding import digest
 
 NEIGHBOURS = 16
 MASK_SIZE = 1_000_000

@@ -1,4 +1,4 @@
-"""A folder that travels to a device: its files, and a manifest that says what they must hash to.
+"""A folder that travels to a device: its files, and a signed manifest that says what they must hash to.
 
 ==================  ==================================================================
 base                ``model.onnx``, ``model.onnx.data``, ``tokenizer.json``
@@ -7,18 +7,22 @@ adapter             ``adapter.onnx_adapter``, and the same in peft's layout:
 ==================  ==================================================================
 
 onnxruntime accepts an adapter with a flipped bit, and one trained on another base of the same shape; neither
-is noticed in the output. The manifest is what notices.
+is noticed in the output. The manifest is what notices; its signature says whose word it is. Whoever opens a bundle
+says which signers they believe.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Literal
 
-from fedpeft.device.manifest import MANIFEST, File, Manifest
-from fedpeft.errors import BundleError
+from fedpeft.device.manifest import MANIFEST, SIGNATURE, File, Manifest
+from fedpeft.errors import BundleError, ProtocolError
+from fedpeft.signing import signature
+from fedpeft.signing.signature import SigningKey
 
 GRAPH, TOKENIZER, ADAPTER = "model.onnx", "tokenizer.json", "adapter.onnx_adapter"
 FINGERPRINT = "fedpeft.base_fingerprint"
@@ -26,11 +30,12 @@ FINGERPRINT = "fedpeft.base_fingerprint"
 
 _AGAIN = "export or fetch the bundle again"
 _LARGEST_MANIFEST = 16 << 20
+_LABEL = "bundle"
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A folder whose manifest has been read. What it lists is unproven until :meth:`verify` or :meth:`read`.
+    """A folder whose manifest is its signer's. The files it lists are unproven until :meth:`verify` or :meth:`read`.
 
     Parameters
     ----------
@@ -42,22 +47,35 @@ class Bundle:
     manifest: Manifest
 
     @classmethod
-    def open(cls, folder: Path, kind: Literal["base", "adapter"]) -> Bundle:
-        """Read a bundle's manifest.
+    def open(cls, folder: Path, kind: Literal["base", "adapter"], trusted: Collection[str] | None = None) -> Bundle:
+        """Read a bundle's manifest and verify its signature.
+
+        Parameters
+        ----------
+        folder : Path
+        kind : str
+        trusted : collection of str, optional
+            Public keys in hexadecimal whose bundles are believed; anybody's when not given.
 
         Raises
         ------
         BundleError
-            When there is none, it cannot be used, or it is of the other kind.
+            When there is no manifest, it cannot be used, it is of the other kind, its signer is not trusted, or it is
+            not what its signer signed.
         """
-        try:
-            with (folder / MANIFEST).open("rb") as file:
-                content = file.read(_LARGEST_MANIFEST)
-        except OSError as error:
-            raise BundleError(f"{folder}/{MANIFEST}", error.strerror, "a readable file", _AGAIN) from error
+        content, signed = _first(folder / MANIFEST, _LARGEST_MANIFEST), _first(folder / SIGNATURE, signature.SIGNATURE)
         manifest = Manifest.from_json(content, str(folder))
         if manifest.kind != kind:
             raise BundleError(f"{folder} kind", manifest.kind, f"a bundle of kind {kind!r}")
+        if trusted is not None and manifest.signer not in trusted:
+            known = ", ".join(f"{key[:12]}…" for key in sorted(trusted)) or "none is trusted"
+            raise BundleError(f"{folder} signer", f"{manifest.signer[:12]}…", f"one that is trusted: {known}")
+        try:
+            signature.verify(bytes.fromhex(manifest.signer), signed, manifest.name, _LABEL, content)
+        except ProtocolError as error:
+            raise BundleError(
+                f"{folder}/{SIGNATURE}", f"{signed.hex()[:12]}…", "its signer's signature of the manifest", _AGAIN
+            ) from error
         return cls(folder, manifest)
 
     def read(self, name: str) -> bytes:
@@ -93,7 +111,7 @@ class Bundle:
                 raise BundleError(f"{self.folder}/{name}", error.strerror, "a readable file", _AGAIN) from error
             self._compare(name, listed, size, digest)
         present = {path.name for path in self.folder.iterdir()}
-        for name in sorted(present - self.manifest.files.keys() - {MANIFEST}):
+        for name in sorted(present - self.manifest.files.keys() - {MANIFEST, SIGNATURE}):
             raise BundleError(f"{self.folder}/{name}", "a file", "only files the manifest lists", "remove it")
 
     def require_base(self, fingerprint: str) -> None:
@@ -135,3 +153,26 @@ def hash_files(folder: Path) -> dict[str, File]:
             digest = file_digest(file, "sha256").hexdigest()
             files[path.name] = File(sha256=digest, bytes=file.tell())
     return files
+
+
+def seal(folder: Path, manifest: Manifest, key: SigningKey) -> None:
+    """Write a manifest and its signature; all that it lists must be there already.
+
+    Parameters
+    ----------
+    folder : Path
+    manifest : Manifest
+        Naming the public half of ``key`` as its signer.
+    key : Ed25519PrivateKey
+    """
+    content = manifest.to_json()
+    (folder / MANIFEST).write_bytes(content)
+    (folder / SIGNATURE).write_bytes(signature.sign(key, _LABEL, content))
+
+
+def _first(path: Path, limit: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(limit)
+    except OSError as error:
+        raise BundleError(str(path), error.strerror, "a readable file", _AGAIN) from error

@@ -17,6 +17,8 @@ from pathlib import Path
 from fedpeft.errors import RunError, nearest
 
 SCENARIO, RECORD = "scenario.json", "run.json"
+TRUST = "trust"
+"""Where a run keeps its secret keys."""
 LATEST = "latest"
 NOBODY, EVERYBODY = "base", "global"
 """Names that are not people: the base without an adapter, and the adapter all people share."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,6 +12,7 @@ import onnxruntime as ort
 
 from fedpeft.device.bundle import ADAPTER, Bundle
 from fedpeft.device.manifest import Manifest, Shape
+from fedpeft.device.sites import require_fit
 from fedpeft.errors import BundleError
 
 
@@ -44,7 +45,7 @@ def run_options(adapter: LoadedAdapter | None) -> ort.RunOptions:
     return options
 
 
-def load_adapter(folder: Path, fingerprint: str, sites: Mapping[str, Shape]) -> LoadedAdapter:
+def load_adapter(folder: Path, fingerprint: str, sites: Mapping[str, Shape], trusted: Collection[str]) -> LoadedAdapter:
     """Verify an adapter bundle and map its tensors.
 
     Parameters
@@ -54,16 +55,19 @@ def load_adapter(folder: Path, fingerprint: str, sites: Mapping[str, Shape]) -> 
         Of the base it is to run on.
     sites : mapping
         The base graph's optional inputs.
+    trusted : collection of str
+        Public keys of the signers that are believed.
 
     Raises
     ------
     BundleError
-        When the bundle is incomplete, altered, meant for another base, or its tensors do not fit.
+        When the bundle is incomplete, altered, signed by somebody else, meant for another base, or its tensors do not
+        fit.
     """
-    bundle = Bundle.open(folder, "adapter")
+    bundle = Bundle.open(folder, "adapter", trusted)
     bundle.require_base(fingerprint)
     bundle.verify()
-    _require_fit(bundle, sites)
+    require_fit(bundle.manifest.tensors, sites, str(folder))
     content = bundle.read(ADAPTER)
     # What was hashed is what is mapped: a copy that nobody else can open. The mapping outlives its file.
     with TemporaryDirectory(prefix="fedpeft-", ignore_cleanup_errors=True) as private:
@@ -79,18 +83,3 @@ def load_adapter(folder: Path, fingerprint: str, sites: Mapping[str, Shape]) -> 
     if shapes != bundle.manifest.tensors:
         raise BundleError(f"{folder}/{ADAPTER} tensors", f"{len(shapes)} others", "those the manifest lists")
     return LoadedAdapter(bundle.manifest, handle)
-
-
-def _require_fit(bundle: Bundle, sites: Mapping[str, Shape]) -> None:
-    if not bundle.manifest.tensors:
-        # Without tensors onnxruntime would run the base and nobody would notice.
-        raise BundleError(f"{bundle.folder} tensors", "none", "at least one")
-    for name, shape in bundle.manifest.tensors.items():
-        place = sites.get(name)
-        if place is None or not _fits(shape, place):
-            expected = f"shape {place}" if place else "an input of the graph"
-            raise BundleError(f"{bundle.folder} tensor {name}", shape, expected)
-
-
-def _fits(shape: Shape, place: Shape) -> bool:
-    return len(shape) == len(place) and all(p in (None, s) for s, p in zip(shape, place, strict=True))

@@ -1,4 +1,4 @@
-"""What a bundle says of itself, as canonical JSON: kind, base, files with their hashes, tensors."""
+"""What a bundle says of itself, as canonical JSON: kind, base, signer, files with their hashes, tensors."""
 
 from __future__ import annotations
 
@@ -17,16 +17,23 @@ from pydantic import (
 
 from fedpeft.errors import BundleError
 
-MANIFEST = "manifest.json"
-SCHEMA = 1
+MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
+SCHEMA = 2
 """Version of the manifest's own layout; a reader refuses any other."""
 
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Filename = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$", max_length=128)]
 """A plain name: without separators, drive letters or a leading dot it cannot leave the folder."""
 
+Key = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
 Shape = tuple[int | None, ...]
-"""``None`` stands for a rank that the adapter chooses."""
+"""``None`` stands for a width that the adapter chooses: a rank, a bottleneck, a number of classes."""
+
+Variant = Literal["optional", "required", "rows"]
+"""Inputs for adapters have neutral defaults; must be fed, as in a browser; differ from row to row of a batch."""
+
+Precision = Literal["float32", "float16", "int8", "int4", "dynamic-int8"]
 
 
 class _Part(BaseModel):
@@ -59,25 +66,48 @@ class DecoderFacts(_Part):
     pad: int
 
 
+class EncoderFacts(_Part):
+    """What running an encoder's graph takes that the graph does not say itself."""
+
+    context: int = Field(ge=1, description="Most tokens of a text, the marks included.")
+    vocabulary: int = Field(ge=1)
+    hidden: int = Field(ge=1, description="Width of what a head reads.")
+    pad: int
+
+
 class Manifest(_Part):
     """The content of ``manifest.json``."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     kind: Literal["base", "adapter"]
-    base_fingerprint: Digest = Field(description="Of the base's published weights.")
+    base_fingerprint: Digest = Field(
+        description="Of the base's published weights: one for its float32, int8 and int4 graphs."
+    )
+    signer: Key = Field(description="Ed25519 public key whose signature of this manifest lies beside it.")
     name: str = Field(min_length=1, description="The base's name, or whose adapter it is.")
     method: str | None = Field(None, description="How an adapter was trained; none for a base.")
+    variant: Variant | None = Field(None, description="How a base's graph takes adapters; none for an adapter.")
+    precision: Precision = Field("float32", description="Of a base's weights, or of an adapter's numbers.")
     files: dict[Filename, File]
-    tensors: dict[str, Shape] = Field(description="A base: the inputs an adapter may fill. An adapter: those it fills.")
+    tensors: dict[str, Shape] = Field(
+        description="A base: inputs an adapter may fill, for one row in the variant 'rows'. An adapter: those it fills."
+    )
     decoder: DecoderFacts | None = None
+    encoder: EncoderFacts | None = None
+    labels: tuple[str, ...] = Field((), description="What the head in a classifier's adapter tells apart, in order.")
+    scenario: Digest | None = Field(None, description="Of the scenario an adapter was trained by.")
+    privacy: dict[str, JsonValue] | None = Field(None, description="What its training spent; none without guarantees.")
     details: dict[str, JsonValue] = Field({}, description="Facts for people; nothing depends on them.")
 
     @model_validator(mode="after")
     def _complete(self) -> Manifest:
-        if (self.kind == "base") != (self.decoder is not None):
-            raise ValueError("'decoder' belongs to a base, and every base has one")
-        if MANIFEST in self.files:
-            raise ValueError(f"{MANIFEST} cannot list itself")
+        facts = [self.decoder, self.encoder]
+        if len([f for f in facts if f is not None]) != (self.kind == "base"):
+            raise ValueError("a base has either 'decoder' or 'encoder', an adapter neither")
+        if (self.variant is not None) != (self.kind == "base"):
+            raise ValueError("'variant' belongs to a base, and every base has one")
+        if listed := {MANIFEST, SIGNATURE} & self.files.keys():
+            raise ValueError(f"{min(listed)} cannot be listed")
         return self
 
     def to_json(self) -> bytes:

@@ -28,17 +28,21 @@ class Runtime:
     base_bundle : Path
     threads : int
         For the arithmetic of one request.
+    trusted : collection of str, optional
+        Public keys in hexadecimal whose bundles are believed. When not given, whoever signed the base is, and adapters
+        must be signed by the same key.
 
     Raises
     ------
     BundleError
-        When the bundle is incomplete, altered, or cannot be run.
+        When the bundle is incomplete, altered, signed by somebody else, or cannot be run.
     """
 
-    def __init__(self, base_bundle: Path, threads: int = 1) -> None:
-        bundle = Bundle.open(base_bundle, "base")
+    def __init__(self, base_bundle: Path, threads: int = 1, trusted: Collection[str] | None = None) -> None:
+        bundle = Bundle.open(base_bundle, "base", trusted)
         bundle.verify()
         self.manifest: Manifest = bundle.manifest
+        self._trusted = frozenset(trusted if trusted is not None else [bundle.manifest.signer])
         self._decoder = Decoder(bundle, threads)
         self.text = Text(bundle.read(TOKENIZER), self._decoder.facts)
 
@@ -53,9 +57,9 @@ class Runtime:
         Raises
         ------
         BundleError
-            When the bundle is incomplete, altered, or meant for another base.
+            When the bundle is incomplete, altered, signed by somebody else, or meant for another base.
         """
-        return load_adapter(adapter_bundle, self.manifest.base_fingerprint, self.manifest.tensors)
+        return load_adapter(adapter_bundle, self.manifest.base_fingerprint, self.manifest.tensors, self._trusted)
 
     def logits(self, ids: Sequence[int], adapter: LoadedAdapter | None = None) -> NDArray[np.float32]:
         """Score every next token after every token.

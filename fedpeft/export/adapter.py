@@ -14,10 +14,11 @@ from pydantic import JsonValue
 
 from fedpeft.adapters import Adapter
 from fedpeft.adapters.factors import module_scaling
-from fedpeft.device.bundle import ADAPTER, hash_files
-from fedpeft.device.manifest import MANIFEST, Manifest, Shape
+from fedpeft.device.bundle import ADAPTER, hash_files, seal
+from fedpeft.device.manifest import Manifest, Shape
 from fedpeft.errors import AdapterError, BundleError
 from fedpeft.export.folder import whole_folder
+from fedpeft.signing.signature import SigningKey, public_bytes
 
 _TENSOR = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<part>[AB])\.weight")
 
@@ -42,7 +43,13 @@ Inputs = dict[str, NDArray[np.float32]]
 
 
 def export_adapter(
-    adapter: Adapter, out: Path, *, owner: str, base: Manifest, details: Mapping[str, JsonValue] | None = None
+    adapter: Adapter,
+    out: Path,
+    *,
+    owner: str,
+    base: Manifest,
+    key: SigningKey,
+    details: Mapping[str, JsonValue] | None = None,
 ) -> Manifest:
     """Write an adapter bundle that only its owner's account can read.
 
@@ -56,6 +63,8 @@ def export_adapter(
         Whose adapter it is.
     base : Manifest
         Of the base bundle it is to run on.
+    key : Ed25519PrivateKey
+        Whose signature the bundle carries.
     details : mapping, optional
         Facts for people, kept in the manifest.
 
@@ -79,13 +88,14 @@ def export_adapter(
         manifest = Manifest(
             kind="adapter",
             base_fingerprint=adapter.base,
+            signer=public_bytes(key).hex(),
             name=owner,
             method="lora",
             files=hash_files(draft),
             tensors={name: array.shape for name, array in inputs.items()},
             details={"parameters": adapter.schema.size, **(details or {})},
         )
-        (draft / MANIFEST).write_bytes(manifest.to_json())
+        seal(draft, manifest, key)
     return manifest
 
 

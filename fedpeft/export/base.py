@@ -11,19 +11,20 @@ import onnx_ir as ir
 
 from fedpeft.base import Base
 from fedpeft.data.windows import Marks
-from fedpeft.device.bundle import FINGERPRINT, GRAPH, TOKENIZER, hash_files
-from fedpeft.device.manifest import MANIFEST, DecoderFacts, Manifest
+from fedpeft.device.bundle import FINGERPRINT, GRAPH, TOKENIZER, hash_files, seal
+from fedpeft.device.manifest import DecoderFacts, Manifest
 from fedpeft.errors import BaseError, nearest
 from fedpeft.export.folder import whole_folder
 from fedpeft.export.graph import Graph, add_defaults
 from fedpeft.export.llama import Dimensions, write_llama
 from fedpeft.export.weights import Weights
+from fedpeft.signing.signature import SigningKey, public_bytes
 
 FAMILIES: dict[str, Callable[[Graph, Any], Dimensions]] = {"llama": write_llama}
 """Who writes the graph of a Hugging Face ``model_type``."""
 
 
-def export_base(base: Base, out: Path) -> Manifest:
+def export_base(base: Base, out: Path, *, key: SigningKey) -> Manifest:
     """Write a base bundle; the graph computes in float32, with a LoRA site at every linear layer.
 
     Parameters
@@ -32,6 +33,8 @@ def export_base(base: Base, out: Path) -> Manifest:
         Its files are exported, not its model object, which may carry adapters.
     out : Path
         The bundle's folder; replaced if it is one already.
+    key : Ed25519PrivateKey
+        Whose signature the bundle carries.
 
     Returns
     -------
@@ -60,13 +63,15 @@ def export_base(base: Base, out: Path) -> Manifest:
         manifest = Manifest(
             kind="base",
             base_fingerprint=base.fingerprint,
+            signer=public_bytes(key).hex(),
             name=base.name,
+            variant="optional",
             files=hash_files(draft),
             tensors=graph.sites(),
             decoder=_facts(dimensions, Marks.of(base.tokenizer)),
             details={"architecture": family, "parameters": base.parameters},
         )
-        (draft / MANIFEST).write_bytes(manifest.to_json())
+        seal(draft, manifest, key)
     return manifest
 
 

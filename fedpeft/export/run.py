@@ -9,14 +9,16 @@ from typing import Any
 
 from fedpeft.adapters import Adapter
 from fedpeft.base import Base, load_base
-from fedpeft.device.folders import EVERYBODY, NOBODY, adapter_folder, base_folder
+from fedpeft.device.folders import EVERYBODY, NOBODY, TRUST, adapter_folder, base_folder
 from fedpeft.device.manifest import Manifest
 from fedpeft.errors import AdapterError, BaseError, RunError
 from fedpeft.export.adapter import export_adapter, require_plain
 from fedpeft.export.base import export_base, require_family
+from fedpeft.signing.keyfile import read_key, write_key
+from fedpeft.signing.signature import SigningKey
 
 
-def export_run(run: Path, base: Base | None = None) -> dict[str, Manifest]:
+def export_run(run: Path, base: Base | None = None, key: SigningKey | None = None) -> dict[str, Manifest]:
     """Export a run's base and adapters to ``<run>/device``.
 
     Parameters
@@ -25,6 +27,8 @@ def export_run(run: Path, base: Base | None = None) -> dict[str, Manifest]:
         With ``scenario.json``, ``adapters/global`` and ``clients/<user>/personal``.
     base : Base, optional
         The run's base if it is loaded already.
+    key : Ed25519PrivateKey, optional
+        Whose signature the bundles carry; when not given, the run's own, which is made with its first export.
 
     Returns
     -------
@@ -40,11 +44,20 @@ def export_run(run: Path, base: Base | None = None) -> dict[str, Manifest]:
     """
     adapters = find_adapters(run)
     base = base or _load(run)
-    exported = {NOBODY: export_base(base, base_folder(run))}
+    key = key or signing_key(run)
+    exported = {NOBODY: export_base(base, base_folder(run), key=key)}
     for owner, folder in adapters.items():
-        adapter = Adapter.load(folder, base.fingerprint)
-        exported[owner] = export_adapter(adapter, adapter_folder(run, owner), owner=owner, base=exported[NOBODY])
+        adapter, out = Adapter.load(folder, base.fingerprint), adapter_folder(run, owner)
+        exported[owner] = export_adapter(adapter, out, owner=owner, base=exported[NOBODY], key=key)
     return exported
+
+
+def signing_key(run: Path) -> SigningKey:
+    """Return the key that signs a run's bundles; it is made when there is none, and only its owner can read it."""
+    path = run / TRUST / "bundles.pem"
+    if not path.exists():
+        write_key(path, SigningKey.generate())
+    return read_key(path)
 
 
 def obstacle(base: Base, config: Mapping[str, Any]) -> str | None:

@@ -24,7 +24,7 @@ from fedpeft.secagg import Asked
 from fedpeft.secagg.pairwise import STAGES
 from fedpeft.secagg.pairwise.wire import ENTRY
 from fedpeft.secagg.trust.manifest import LIMIT
-from fedpeft.secagg.trust.signature import SIGNATURE
+from fedpeft.signing.signature import SIGNATURE
 
 STATES = "clients"
 

@@ -11,8 +11,9 @@ import json
 import shutil
 from collections.abc import Sequence
 
+from fedpeft.device.folders import TRUST
 from fedpeft.errors import ProtocolError
-from fedpeft.federation.trust import FEDERATION, IDENTITY, PINNED, TRUST
+from fedpeft.federation.trust import FEDERATION, IDENTITY, PINNED
 from fedpeft.federation.worker import Worker
 from fedpeft.methods.attached import SHARED
 from fedpeft.secagg import ClientEnd, PlainEnd

@@ -14,16 +14,17 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from fedpeft.device.folders import TRUST
 from fedpeft.federation.worker import Worker
 from fedpeft.files import private_folder, write_private
 from fedpeft.methods.attached import SHARED
 from fedpeft.scenario import Scenario
 from fedpeft.secagg.trust import Authority, Identity, Manifest, SignedManifest, Terms
-from fedpeft.secagg.trust.keyfile import read_key, write_key
 from fedpeft.secagg.trust.manifest import majority
-from fedpeft.secagg.trust.signature import SigningKey, public_bytes
+from fedpeft.signing.keyfile import read_key, write_key
+from fedpeft.signing.signature import SigningKey, public_bytes
 
-TRUST, PINNED, IDENTITY, FEDERATION = "trust", "pinned.json", "identity", "simulation"
+PINNED, IDENTITY, FEDERATION = "pinned.json", "identity", "simulation"
 # Simulated certificates outlive every simulation.
 _EXPIRY = 2**40
 # A partition may alternate between two sets of tensors: payloads of even rounds, then of odd ones.

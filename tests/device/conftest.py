@@ -11,6 +11,9 @@ from fedpeft.adapters import Adapter, Schema
 from fedpeft.base import load_base
 from fedpeft.device import LoadedAdapter, Manifest, Runtime
 from fedpeft.export import export_adapter, export_base
+from fedpeft.signing.signature import SigningKey
+
+KEY = SigningKey.from_private_bytes(bytes(32))
 
 
 def random_adapter(base: Manifest, rank: int, deviation: float) -> Adapter:
@@ -30,11 +33,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("runs") / "demo"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FEDPEFT_HOME", str(tmp_path_factory.mktemp("home")))
-        base = export_base(load_base("keyboard"), folder / "device" / "base")
+        base = export_base(load_base("keyboard"), folder / "device" / "base", key=KEY)
         # Ada's is of an ordinary size; the other drowns whatever the base has learnt.
         for owner, deviation in (("ada", 0.1), ("global", 0.4)):
             adapter = random_adapter(base, rank=4, deviation=deviation)
-            export_adapter(adapter, folder / "device" / "adapters" / owner, owner=owner, base=base)
+            export_adapter(adapter, folder / "device" / "adapters" / owner, owner=owner, base=base, key=KEY)
         (folder / "run.json").write_text('{"started": "2025-11-22T10:00:00+00:00"}')
         yield folder
 

@@ -12,9 +12,12 @@ from pydantic import ValidationError
 from fedpeft.device import Bundle, Manifest, Runtime
 from fedpeft.device.manifest import File
 from fedpeft.errors import BundleError
+from fedpeft.signing.signature import SigningKey, public_bytes, sign
 
 ADAPTER = "adapter.onnx_adapter"
 DIGEST = "0" * 64
+KEY = SigningKey.from_private_bytes(bytes(32))
+OTHER = SigningKey.from_private_bytes(bytes(31) + b"1")
 
 
 def edit(folder: Path, change: Callable[[dict], object]) -> None:
@@ -23,6 +26,13 @@ def edit(folder: Path, change: Callable[[dict], object]) -> None:
     fields = json.loads(path.read_text())
     change(fields)
     path.write_text(json.dumps(fields))
+
+
+def resign(folder: Path, change: Callable[[dict], object], key: SigningKey = KEY) -> None:
+    """Rewrite a manifest as somebody with the signer's own key could."""
+    edit(folder, change)
+    content = (folder / "manifest.json").read_bytes()
+    (folder / "manifest.sig").write_bytes(sign(key, "bundle", content))
 
 
 def flip_bit(path: Path) -> None:
@@ -88,7 +98,7 @@ def test_no_manifest_content_gets_past_with_another_exception(content):
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        (lambda m: m.update(schema_version=2), "schema_version: found 2, expected 1"),
+        (lambda m: m.update(schema_version=1), "schema_version: found 1, expected 2"),
         (lambda m: m.pop("schema_version"), "schema_version: found None"),
         (lambda m: m.update(kind="base"), "kind|decoder"),
         (lambda m: m.update(base_fingerprint="1" * 64), "base: found '111111111111…'"),
@@ -107,10 +117,39 @@ def test_no_manifest_content_gets_past_with_another_exception(content):
         (lambda m: m["tensors"].update({"model.layers.0.mlp.up_proj.lora_A.weight": [255, 4]}), "255"),
     ],
 )
-def test_a_manifest_that_was_edited_is_refused(runtime, ada_copy, change, complaint):
-    edit(ada_copy, change)
+def test_a_manifest_that_cannot_be_is_refused_whoever_signed_it(runtime, ada_copy, change, complaint):
+    resign(ada_copy, change)
     with pytest.raises(BundleError, match=complaint):
         runtime.load(ada_copy)
+
+
+def test_a_manifest_that_was_edited_is_refused(runtime, ada_copy):
+    edit(ada_copy, lambda m: m.update(name="bob"))
+    with pytest.raises(BundleError, match=r"manifest\.sig: found '.*expected its signer's signature"):
+        runtime.load(ada_copy)
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 63, b"\0" * 64, b"\xff" * 64])
+def test_a_signature_that_is_none_is_refused(runtime, ada_copy, content):
+    (ada_copy / "manifest.sig").write_bytes(content)
+    with pytest.raises(BundleError, match=r"manifest\.sig"):
+        runtime.load(ada_copy)
+
+
+def test_a_stranger_who_signs_as_themselves_is_not_believed_and_as_another_is_found_out(run, runtime, ada_copy):
+    resign(ada_copy, lambda m: m.update(signer=public_bytes(OTHER).hex()), OTHER)
+    with pytest.raises(BundleError, match=r"signer: found .* expected one that is trusted"):
+        runtime.load(ada_copy)
+    trusting = Runtime(run / "device" / "base", trusted=[public_bytes(k).hex() for k in (KEY, OTHER)])
+    assert trusting.load(ada_copy).owner == "ada"
+    resign(ada_copy, lambda m: m.update(signer=public_bytes(KEY).hex()), OTHER)
+    with pytest.raises(BundleError, match=r"manifest\.sig"):
+        runtime.load(ada_copy)
+
+
+def test_a_base_of_a_signer_that_is_not_trusted_is_refused(run):
+    with pytest.raises(BundleError, match="signer: found"):
+        Runtime(run / "device" / "base", trusted=[public_bytes(OTHER).hex()])
 
 
 @pytest.mark.parametrize(
@@ -130,7 +169,7 @@ def test_an_adapter_bundle_is_no_base_and_a_base_bundle_no_adapter(run, runtime)
 
 
 def test_a_base_whose_graph_was_stamped_for_another_is_refused(base_copy):
-    edit(base_copy, lambda m: m.update(base_fingerprint="1" * 64))
+    resign(base_copy, lambda m: m.update(base_fingerprint="1" * 64))
     with pytest.raises(BundleError, match="base: found '111111111111…'"):
         Runtime(base_copy)
 
@@ -144,7 +183,13 @@ def test_an_adapter_loaded_for_another_base_is_refused_when_it_is_used(runtime, 
 
 def test_a_manifest_reads_back_as_it_was_written_whatever_the_order_of_its_fields():
     files = {"b.bin": File(sha256=DIGEST, bytes=3), "a.bin": File(sha256=DIGEST, bytes=0)}
-    facts = {"kind": "adapter", "base_fingerprint": DIGEST, "name": "Zoë", "tensors": {"x": (None, 3)}}
+    facts = {
+        "kind": "adapter",
+        "base_fingerprint": DIGEST,
+        "name": "Zoë",
+        "tensors": {"x": (None, 3)},
+        "signer": DIGEST,
+    }
     one = Manifest(**facts, files=files, details={"b": 1, "a": [None, "x"]})
     two = Manifest(**facts, files=dict(reversed(files.items())), details={"a": [None, "x"], "b": 1})
     assert one.to_json() == two.to_json()

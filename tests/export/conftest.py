@@ -16,9 +16,12 @@ from fedpeft.export import export_adapter, export_base
 from fedpeft.methods import Attached
 from fedpeft.methods.attached import PRIVATE, SHARED
 from fedpeft.methods.lora import Lora
+from fedpeft.signing.signature import SigningKey
 
 SLOTS = {"rank 8": (SHARED,), "rank 2": (PRIVATE,), "both": (SHARED, PRIVATE), "base": ()}
 """Which of torch's slots are active for each of the exported adapters."""
+
+KEY = SigningKey.from_private_bytes(bytes(32))
 
 DEVIATION = 0.05
 """Of the numbers in A and B. With 0.2 the network is so ill-conditioned that torch's own float32 is 3e-3 from
@@ -52,7 +55,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Base]:
 @pytest.fixture(scope="session")
 def exported(base: Base, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     folder = tmp_path_factory.mktemp("bundles")
-    manifest = export_base(base, folder / "base")
+    manifest = export_base(base, folder / "base", key=KEY)
     attached = Attached(base, Lora(rank=8), Lora(rank=2, rslora=True), seed=0)
     adapters = {}
     for seed, (name, slot) in enumerate({"rank 8": SHARED, "rank 2": PRIVATE}.items()):
@@ -64,6 +67,6 @@ def exported(base: Base, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     runtime = Runtime(folder / "base")
     loaded: dict[str, LoadedAdapter | None] = {"base": None}
     for name, adapter in adapters.items():
-        export_adapter(adapter, folder / name, owner=name, base=manifest)
+        export_adapter(adapter, folder / name, owner=name, base=manifest, key=KEY)
         loaded[name] = runtime.load(folder / name)
     return Exported(base, attached, adapters, manifest, folder, runtime, loaded)

@@ -18,6 +18,9 @@ from fedpeft.device import Bundle
 from fedpeft.errors import AdapterError, BundleError
 from fedpeft.export import export_adapter, export_base
 from fedpeft.export.adapter import lora_inputs, write_onnx_adapter
+from fedpeft.signing.signature import SigningKey
+
+KEY = SigningKey.from_private_bytes(bytes(32))
 
 
 @contextmanager
@@ -43,7 +46,13 @@ def renamed(adapter: Adapter, old: str, new: str) -> Adapter:
 
 def test_a_base_bundle_holds_one_graph_with_its_weights_once(exported):
     folder = exported.folder / "base"
-    assert sorted(contents(folder)) == ["manifest.json", "model.onnx", "model.onnx.data", "tokenizer.json"]
+    assert sorted(contents(folder)) == [
+        "manifest.json",
+        "manifest.sig",
+        "model.onnx",
+        "model.onnx.data",
+        "tokenizer.json",
+    ]
     assert (folder / "model.onnx.data").stat().st_size < 1.05 * exported.base.float32_bytes
     model = onnx.load(folder / "model.onnx", load_external_data=False)
     stamps = {entry.key: entry.value for entry in model.metadata_props}
@@ -61,12 +70,12 @@ def test_every_linear_layer_has_optional_inputs_with_a_rank_of_its_own(exported)
 
 
 def test_a_base_exports_to_the_same_bytes_from_any_precision_and_at_any_time(exported, tmp_path):
-    export_base(load_base("keyboard", "bfloat16"), tmp_path / "again")
+    export_base(load_base("keyboard", "bfloat16"), tmp_path / "again", key=KEY)
     assert contents(tmp_path / "again") == contents(exported.folder / "base")
 
 
 def test_an_adapter_exports_to_the_same_bytes_every_time(exported, tmp_path):
-    export_adapter(exported.adapters["both"], tmp_path / "both", owner="both", base=exported.manifest)
+    export_adapter(exported.adapters["both"], tmp_path / "both", owner="both", base=exported.manifest, key=KEY)
     assert contents(tmp_path / "both") == contents(exported.folder / "both")
 
 
@@ -81,7 +90,7 @@ def test_an_adapter_bundle_is_its_owners_alone_and_opens_as_an_adapter(exported)
 
 def test_exporting_again_replaces_a_bundle(exported, tmp_path):
     for name in ("rank 8", "rank 2"):
-        export_adapter(exported.adapters[name], tmp_path / "ada", owner=name, base=exported.manifest)
+        export_adapter(exported.adapters[name], tmp_path / "ada", owner=name, base=exported.manifest, key=KEY)
     assert Bundle.open(tmp_path / "ada", "adapter").manifest.name == "rank 2"
     assert [path.name for path in tmp_path.iterdir()] == ["ada"]
 
@@ -89,22 +98,22 @@ def test_exporting_again_replaces_a_bundle(exported, tmp_path):
 def test_a_folder_that_is_no_bundle_is_left_alone(exported, tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(BundleError, match="choose another folder"):
-        export_base(exported.base, tmp_path)
+        export_base(exported.base, tmp_path, key=KEY)
     assert contents(tmp_path) == {"thesis.txt": b"years of work"}
 
 
 @pytest.mark.parametrize("limit", [1_000, 100_000, 10_000_000])
 def test_a_full_disk_leaves_no_half_written_base(exported, tmp_path, limit):
     with disk_full_after(limit), pytest.raises(BundleError, match="free some space"):
-        export_base(exported.base, tmp_path / "base")
+        export_base(exported.base, tmp_path / "base", key=KEY)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_full_disk_leaves_the_last_whole_adapter(exported, tmp_path):
-    export_adapter(exported.adapters["rank 2"], tmp_path / "ada", owner="ada", base=exported.manifest)
+    export_adapter(exported.adapters["rank 2"], tmp_path / "ada", owner="ada", base=exported.manifest, key=KEY)
     before = contents(tmp_path / "ada")
     with disk_full_after(200_000), pytest.raises(BundleError, match="free some space"):
-        export_adapter(exported.adapters["rank 8"], tmp_path / "ada", owner="ada", base=exported.manifest)
+        export_adapter(exported.adapters["rank 8"], tmp_path / "ada", owner="ada", base=exported.manifest, key=KEY)
     assert contents(tmp_path / "ada") == before
     assert [path.name for path in tmp_path.iterdir()] == ["ada"]
 
@@ -133,5 +142,5 @@ def test_a_full_disk_is_noticed_while_onnxruntime_writes(exported, tmp_path):
 def test_an_adapter_that_would_not_be_itself_on_a_device_is_refused(exported, tmp_path, change, complaint):
     adapter = change(exported.adapters["rank 8"])
     with pytest.raises(AdapterError, match=complaint):
-        export_adapter(adapter, tmp_path / "ada", owner="ada", base=exported.manifest)
+        export_adapter(adapter, tmp_path / "ada", owner="ada", base=exported.manifest, key=KEY)
     assert list(tmp_path.iterdir()) == []

@@ -13,7 +13,9 @@ from fedpeft.base import Base, load_base
 from fedpeft.device import Runtime
 from fedpeft.errors import BaseError
 from fedpeft.export import export_adapter, export_base
+from fedpeft.signing.signature import SigningKey
 
+KEY = SigningKey.from_private_bytes(bytes(32))
 LLAMA3_ROPE = {
     "rope_type": "llama3",
     "rope_theta": 10000.0,
@@ -60,14 +62,14 @@ def difference(base: Base, model: torch.nn.Module, runtime: Runtime, adapter=Non
 def test_llamas_of_other_shapes_are_exact(base, tmp_path, settings):
     torch.manual_seed(0)
     other = saved(LlamaForCausalLM(small_llama(**settings)), base, tmp_path / "model")
-    export_base(other, tmp_path / "bundle")
+    export_base(other, tmp_path / "bundle", key=KEY)
     assert difference(other, other.model, Runtime(tmp_path / "bundle")) <= 1e-4
 
 
 def test_pefts_own_files_with_patterns_rslora_and_some_layers_only_are_exact(base, tmp_path):
     torch.manual_seed(0)
     other = saved(LlamaForCausalLM(small_llama()), base, tmp_path / "model")
-    manifest = export_base(other, tmp_path / "bundle")
+    manifest = export_base(other, tmp_path / "bundle", key=KEY)
     config = LoraConfig(
         r=4,
         lora_alpha=8,
@@ -81,7 +83,7 @@ def test_pefts_own_files_with_patterns_rslora_and_some_layers_only_are_exact(bas
     model = get_peft_model(other.model, config)
     model.save_pretrained(tmp_path / "peft")
     adapter = Adapter.load(tmp_path / "peft", other.fingerprint)
-    export_adapter(adapter, tmp_path / "ada", owner="ada", base=manifest)
+    export_adapter(adapter, tmp_path / "ada", owner="ada", base=manifest, key=KEY)
     runtime = Runtime(tmp_path / "bundle")
     assert difference(other, model, runtime, runtime.load(tmp_path / "ada")) <= 1e-4
     assert difference(other, model, runtime) > 1e-2
@@ -91,7 +93,7 @@ def test_an_architecture_without_a_graph_is_refused_by_name(base, tmp_path):
     config = GPT2Config(n_embd=32, n_layer=1, n_head=2, vocab_size=2048, bos_token_id=1, eos_token_id=2)
     other = saved(GPT2LMHeadModel(config), base, tmp_path / "model")
     with pytest.raises(BaseError, match=r"architecture: found 'gpt2'.*llama"):
-        export_base(other, tmp_path / "bundle")
+        export_base(other, tmp_path / "bundle", key=KEY)
     assert not (tmp_path / "bundle").exists()
 
 
@@ -109,4 +111,4 @@ def test_an_architecture_without_a_graph_is_refused_by_name(base, tmp_path):
 def test_a_llama_the_graph_cannot_express_is_refused(base, tmp_path, settings, complaint):
     other = saved(LlamaForCausalLM(small_llama(**settings)), base, tmp_path / "model")
     with pytest.raises(BaseError, match=complaint):
-        export_base(other, tmp_path / "bundle")
+        export_base(other, tmp_path / "bundle", key=KEY)

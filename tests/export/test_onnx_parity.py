@@ -10,7 +10,9 @@ from fedpeft.device import Bundle
 from fedpeft.device.decoder import Decoder
 from fedpeft.export import export_adapter
 from fedpeft.methods.attached import PRIVATE
+from fedpeft.signing.signature import SigningKey
 
+KEY = SigningKey.from_private_bytes(bytes(32))
 NAMES = ["base", "rank 8", "rank 2", "both"]
 ADAPTERS = NAMES[1:]
 
@@ -81,7 +83,7 @@ def test_an_extreme_adapter_is_as_near_to_float64_as_torchs_float32_is(exported,
         exact = deepcopy(attached.model).double()
     finally:
         attached.write(PRIVATE, before)
-    export_adapter(attached.adapter(PRIVATE, vector), tmp_path / "a", owner="a", base=exported.manifest)
+    export_adapter(attached.adapter(PRIVATE, vector), tmp_path / "a", owner="a", base=exported.manifest, key=KEY)
     adapter, runtime = exported.runtime.load(tmp_path / "a"), exported.runtime
     with torch.no_grad():
         truth = [exact(input_ids=torch.tensor([ids])).logits[0].numpy() for ids in prompts()]

@@ -18,7 +18,7 @@ from fedpeft.secagg import Asked
 from fedpeft.secagg.pairwise import PairwiseClient
 from fedpeft.secagg.pairwise.wire import ENTRY
 from fedpeft.secagg.trust import SignedManifest
-from fedpeft.secagg.trust.signature import SigningKey
+from fedpeft.signing.signature import SigningKey
 
 from .conftest import TINY
 

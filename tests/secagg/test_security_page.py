@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from fedpeft.device.folders import TRUST
 from fedpeft.federation.sessions import _SESSION
-from fedpeft.federation.trust import IDENTITY, PINNED, TRUST, Trust
+from fedpeft.federation.trust import IDENTITY, PINNED, Trust
 from fedpeft.scenario import Scenario
 from fedpeft.secagg import CHANNELS
 from fedpeft.secagg.pairwise import STAGES

@@ -40,7 +40,7 @@ from fedpeft.secagg.trust.certificate import Revocations
 from fedpeft.secagg.trust.identity import Identity
 from fedpeft.secagg.trust.manifest import SignedManifest
 from fedpeft.secagg.trust.policy import Policy
-from fedpeft.secagg.trust.signature import SIGNATURE, sign, verify
+from fedpeft.signing.signature import SIGNATURE, sign, verify
 
 UNREADABLE = b"\xff" * WIDTH
 """Stands for a share that could not be unsealed; no field element."""

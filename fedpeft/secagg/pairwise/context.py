@@ -18,8 +18,8 @@ from functools import cached_property, lru_cache
 from fedpeft.errors import ProtocolError
 from fedpeft.secagg.pairwise.parameters import Parameters, parameters
 from fedpeft.secagg.pairwise.topology import Topology
-from fedpeft.secagg.trust.encoding import digest, enc
 from fedpeft.secagg.trust.manifest import Manifest, Terms
+from fedpeft.signing.encoding import digest, enc
 
 
 @dataclass(frozen=True)

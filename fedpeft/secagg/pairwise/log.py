@@ -15,7 +15,7 @@ from typing import Protocol
 
 from fedpeft.errors import ProtocolError
 from fedpeft.files import private_folder, write_private
-from fedpeft.secagg.trust.keyfile import require_private
+from fedpeft.signing.keyfile import require_private
 
 
 class RoundLog(Protocol):

@@ -12,7 +12,7 @@ from fedpeft.secagg.pairwise.wire import ENTRY, pieces, require_length, split
 from fedpeft.secagg.trust.certificate import CERTIFICATE, Certificate, Revocations
 from fedpeft.secagg.trust.identity import Identity
 from fedpeft.secagg.trust.manifest import Manifest
-from fedpeft.secagg.trust.signature import PUBLIC, SIGNATURE, sign, verify
+from fedpeft.signing.signature import PUBLIC, SIGNATURE, sign, verify
 
 
 @dataclass(frozen=True)

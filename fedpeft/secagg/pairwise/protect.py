@@ -16,9 +16,9 @@ from fedpeft.secagg.pairwise.ratchet import mask_seed, self_seed
 from fedpeft.secagg.pairwise.seal import seal
 from fedpeft.secagg.pairwise.shamir import WIDTH, draw, share
 from fedpeft.secagg.pairwise.statements import CONTRIBUTE
-from fedpeft.secagg.trust.encoding import digest
 from fedpeft.secagg.trust.identity import Identity
-from fedpeft.secagg.trust.signature import sign
+from fedpeft.signing.encoding import digest
+from fedpeft.signing.signature import sign
 
 
 def require_payload(context: RoundContext, payload: Ring) -> None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
 from fedpeft.errors import ProtocolError
-from fedpeft.secagg.trust.encoding import derive, extract
+from fedpeft.signing.encoding import derive, extract
 
 ExchangeKey = X25519PrivateKey
 

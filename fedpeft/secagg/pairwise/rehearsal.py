@@ -13,7 +13,7 @@ from fedpeft.secagg.pairwise.round import PairwiseRound
 from fedpeft.secagg.pairwise.server import PairwiseServer
 from fedpeft.secagg.trust import Authority, Identity, Manifest, Policy, SignedManifest, Terms
 from fedpeft.secagg.trust.manifest import majority
-from fedpeft.secagg.trust.signature import SigningKey, public_bytes
+from fedpeft.signing.signature import SigningKey, public_bytes
 
 _EXPIRY = 2**40
 

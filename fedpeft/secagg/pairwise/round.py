@@ -31,8 +31,8 @@ from fedpeft.secagg.pairwise.seal import SEALED
 from fedpeft.secagg.pairwise.shamir import PRIME, WIDTH
 from fedpeft.secagg.pairwise.statements import CONTRIBUTE, LOCK, REQUEST, REVEAL, SURVIVORS, UNMASK
 from fedpeft.secagg.pairwise.wire import contribution_length, pieces, reply_length, require_length, split
-from fedpeft.secagg.trust.encoding import KEY
-from fedpeft.secagg.trust.signature import SIGNATURE, SigningKey, sign, verify
+from fedpeft.signing.encoding import KEY
+from fedpeft.signing.signature import SIGNATURE, SigningKey, sign, verify
 
 REPEATS = 8
 """How often a server asks for survivors before it gives a round up."""

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from fedpeft.errors import ProtocolError
 from fedpeft.secagg.pairwise.shamir import WIDTH
-from fedpeft.secagg.trust.encoding import derive, enc
+from fedpeft.signing.encoding import derive, enc
 
 SEALED = WIDTH + 16
 """Bytes of a sealed share."""

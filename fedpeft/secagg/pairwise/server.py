@@ -11,7 +11,7 @@ from fedpeft.secagg.pairwise.peers import Entry
 from fedpeft.secagg.pairwise.round import PairwiseRound
 from fedpeft.secagg.trust.certificate import Revocations
 from fedpeft.secagg.trust.manifest import Manifest
-from fedpeft.secagg.trust.signature import SigningKey, public_bytes
+from fedpeft.signing.signature import SigningKey, public_bytes
 
 
 class PairwiseServer:

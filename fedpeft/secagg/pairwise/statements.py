@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fedpeft.errors import ProtocolError
-from fedpeft.secagg.trust.signature import verify
+from fedpeft.signing.signature import verify
 
 CONTRIBUTE, SURVIVORS, REVEAL, LOCK, UNMASK = "contribute", "survivors", "reveal", "lock", "unmask"
 """A client: this vector and these shares are mine; these are left; these seeds, this promise, these shares are mine."""

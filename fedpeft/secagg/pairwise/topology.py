@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from fedpeft.secagg.pairwise.parameters import Parameters
-from fedpeft.secagg.trust.encoding import digest
+from fedpeft.signing.encoding import digest
 
 
 @dataclass(frozen=True)

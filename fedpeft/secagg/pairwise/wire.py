@@ -23,8 +23,8 @@ from fedpeft.secagg.pairwise.packing import packed_size
 from fedpeft.secagg.pairwise.seal import SEALED
 from fedpeft.secagg.pairwise.shamir import WIDTH
 from fedpeft.secagg.trust.certificate import CERTIFICATE
-from fedpeft.secagg.trust.encoding import KEY
-from fedpeft.secagg.trust.signature import PUBLIC, SIGNATURE
+from fedpeft.signing.encoding import KEY
+from fedpeft.signing.signature import PUBLIC, SIGNATURE
 
 STAGES = ("survivors", "pairs", "lock", "unmask")
 """What the server asks after the contributions; ``pairs`` only when somebody vanished while survivors were counted."""

@@ -17,8 +17,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from fedpeft.errors import ProtocolError
-from fedpeft.secagg.trust.encoding import enc
-from fedpeft.secagg.trust.signature import PUBLIC, SIGNATURE, SigningKey, public_bytes, sign, verify
+from fedpeft.signing.encoding import enc
+from fedpeft.signing.signature import PUBLIC, SIGNATURE, SigningKey, public_bytes, sign, verify
 
 _EXPIRY = 8
 CERTIFICATE = PUBLIC + _EXPIRY + SIGNATURE

@@ -9,8 +9,8 @@ from pathlib import Path
 from fedpeft.errors import ProtocolError
 from fedpeft.files import write_private
 from fedpeft.secagg.trust.certificate import Authority, Certificate, Enrolment
-from fedpeft.secagg.trust.keyfile import read_key, write_key
-from fedpeft.secagg.trust.signature import SigningKey, public_bytes
+from fedpeft.signing.keyfile import read_key, write_key
+from fedpeft.signing.signature import SigningKey, public_bytes
 
 _KEY, _CERTIFICATE = "identity.pem", "certificate.json"
 

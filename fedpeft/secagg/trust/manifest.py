@@ -13,8 +13,8 @@ from math import ceil, isfinite
 from typing import Any
 
 from fedpeft.errors import ProtocolError
-from fedpeft.secagg.trust.encoding import digest
-from fedpeft.secagg.trust.signature import SIGNATURE, SigningKey, sign, verify
+from fedpeft.signing.encoding import digest
+from fedpeft.signing.signature import SIGNATURE, SigningKey, sign, verify
 
 LIMIT = 65_536
 """Bytes that a manifest may have."""

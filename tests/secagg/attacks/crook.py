@@ -11,7 +11,7 @@ from fedpeft.secagg.pairwise.members import to_bitmap
 from fedpeft.secagg.pairwise.rehearsal import Rehearsal
 from fedpeft.secagg.pairwise.round import PairwiseRound
 from fedpeft.secagg.pairwise.statements import LOCK, REQUEST, SURVIVORS
-from fedpeft.secagg.trust.signature import SIGNATURE, sign
+from fedpeft.signing.signature import SIGNATURE, sign
 
 NAMES = [f"client{i}" for i in range(8)]
 """One of them may be corrupt, two may vanish, five make a sum."""

@@ -15,8 +15,8 @@ from fedpeft.secagg.pairwise.rehearsal import Rehearsal
 from fedpeft.secagg.pairwise.round import PairwiseRound
 from fedpeft.secagg.pairwise.seal import SEALED, seal
 from fedpeft.secagg.pairwise.shamir import PRIME, WIDTH, draw
-from fedpeft.secagg.trust.encoding import KEY
-from fedpeft.secagg.trust.signature import SIGNATURE
+from fedpeft.signing.encoding import KEY
+from fedpeft.signing.signature import SIGNATURE
 
 from .crook import LENGTH, NAMES, payloads
 

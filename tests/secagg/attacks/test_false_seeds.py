@@ -21,8 +21,8 @@ from fedpeft.secagg.pairwise import PairwiseClient
 from fedpeft.secagg.pairwise.context import RoundContext
 from fedpeft.secagg.pairwise.rehearsal import Rehearsal
 from fedpeft.secagg.pairwise.statements import REVEAL
-from fedpeft.secagg.trust.encoding import KEY
-from fedpeft.secagg.trust.signature import sign
+from fedpeft.signing.encoding import KEY
+from fedpeft.signing.signature import sign
 from tests.federation.secure_rounds import by_hand, names, open_rounds, start
 from tests.federation.vanishing import Vanishing
 

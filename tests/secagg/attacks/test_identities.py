@@ -15,7 +15,7 @@ from fedpeft.secagg.pairwise.rehearsal import Rehearsal
 from fedpeft.secagg.pairwise.wire import ENTRY
 from fedpeft.secagg.trust import Authority, Certificate, Identity, Revocations
 from fedpeft.secagg.trust.certificate import Enrolment
-from fedpeft.secagg.trust.signature import SigningKey, public_bytes, sign
+from fedpeft.signing.signature import SigningKey, public_bytes, sign
 
 from .crook import LENGTH, NAMES
 

@@ -11,7 +11,7 @@ from fedpeft.errors import ProtocolError
 from fedpeft.secagg.pairwise import MemoryLog, PairwiseClient
 from fedpeft.secagg.pairwise.rehearsal import Rehearsal
 from fedpeft.secagg.trust import Manifest, Policy, SignedManifest, Terms
-from fedpeft.secagg.trust.signature import SigningKey, public_bytes, sign
+from fedpeft.signing.signature import SigningKey, public_bytes, sign
 
 from .crook import LENGTH, NAMES
 

@@ -21,7 +21,7 @@ from fedpeft.secagg.pairwise.opening import open_sum
 from fedpeft.secagg.pairwise.ratchet import self_seed
 from fedpeft.secagg.pairwise.rehearsal import Rehearsal
 from fedpeft.secagg.pairwise.statements import SURVIVORS
-from fedpeft.secagg.trust.signature import sign
+from fedpeft.signing.signature import sign
 from tests.federation.secure_rounds import by_hand, names, open_rounds, start
 
 from .crook import EVERYBODY, LENGTH, NAMES, Crook, payloads

@@ -21,8 +21,8 @@ from fedpeft.secagg.pairwise.ratchet import self_seed
 from fedpeft.secagg.pairwise.rehearsal import Rehearsal
 from fedpeft.secagg.pairwise.statements import REQUEST
 from fedpeft.secagg.trust import SignedManifest
-from fedpeft.secagg.trust.encoding import KEY
-from fedpeft.secagg.trust.signature import SIGNATURE, sign
+from fedpeft.signing.encoding import KEY
+from fedpeft.signing.signature import SIGNATURE, sign
 from tests.federation.secure_rounds import by_hand, names, open_rounds, start
 
 from .crook import EVERYBODY, LENGTH, NAMES, Crook

@@ -15,8 +15,8 @@ from fedpeft.secagg.pairwise.rehearsal import Rehearsal
 from fedpeft.secagg.pairwise.statements import REQUEST
 from fedpeft.secagg.pairwise.wire import reply_length
 from fedpeft.secagg.trust import Authority, Identity
-from fedpeft.secagg.trust.encoding import KEY
-from fedpeft.secagg.trust.signature import SIGNATURE, sign
+from fedpeft.signing.encoding import KEY
+from fedpeft.signing.signature import SIGNATURE, sign
 
 from .crook import EVERYBODY, LENGTH, NAMES, Crook, payloads
 

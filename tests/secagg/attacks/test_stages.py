@@ -13,7 +13,7 @@ from fedpeft.federation.messages import parcel
 from fedpeft.federation.worker import Worker
 from fedpeft.secagg.pairwise import STAGES
 from fedpeft.secagg.pairwise.rehearsal import Rehearsal
-from fedpeft.secagg.trust.signature import SIGNATURE
+from fedpeft.signing.signature import SIGNATURE
 from tests.federation.secure_rounds import open_rounds, start
 
 from .crook import EVERYBODY, NAMES, Crook

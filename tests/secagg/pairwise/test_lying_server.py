@@ -18,8 +18,8 @@ from fedpeft.secagg.pairwise.rehearsal import Rehearsal
 from fedpeft.secagg.pairwise.seal import SEALED
 from fedpeft.secagg.pairwise.statements import LOCK, REQUEST, SURVIVORS
 from fedpeft.secagg.pairwise.wire import reply_length
-from fedpeft.secagg.trust.encoding import KEY
-from fedpeft.secagg.trust.signature import SIGNATURE, sign
+from fedpeft.signing.encoding import KEY
+from fedpeft.signing.signature import SIGNATURE, sign
 
 N, CORRUPT = 6, 0
 NAMES = [f"c{i}" for i in range(N)]

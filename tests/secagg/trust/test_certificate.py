@@ -4,7 +4,7 @@ import pytest
 
 from fedpeft.errors import ProtocolError
 from fedpeft.secagg.trust import Authority, Certificate, Enrolment, Identity, Revocations
-from fedpeft.secagg.trust.signature import SigningKey, public_bytes, sign
+from fedpeft.signing.signature import SigningKey, public_bytes, sign
 
 NONE = Revocations()
 

@@ -6,7 +6,7 @@ import pytest
 
 from fedpeft.errors import ProtocolError
 from fedpeft.secagg.trust import Manifest, Policy, SignedManifest, Terms
-from fedpeft.secagg.trust.signature import SigningKey, public_bytes
+from fedpeft.signing.signature import SigningKey, public_bytes
 
 OPERATOR = SigningKey.generate()
 TERMS = Terms("train", (10, 12), 16, 0.1, 6, 10)

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedpeft.secagg.trust.encoding import derive, digest, enc, extract
+from fedpeft.signing.encoding import derive, digest, enc, extract
 
 fields = st.lists(st.one_of(st.binary(max_size=6), st.sampled_from([b"", b"a", b"ab", b"\0\0\0\1a"])), max_size=5)
 

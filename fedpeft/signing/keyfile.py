@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from fedpeft.errors import ProtocolError
 from fedpeft.files import private_folder, write_private
-from fedpeft.secagg.trust.signature import SigningKey
+from fedpeft.signing.signature import SigningKey
 
 _LIMIT = 4096
 

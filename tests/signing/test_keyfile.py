@@ -6,8 +6,8 @@ import pytest
 
 from fedpeft.errors import ProtocolError
 from fedpeft.secagg.trust import Authority, Identity
-from fedpeft.secagg.trust.keyfile import read_key, write_key
-from fedpeft.secagg.trust.signature import SigningKey
+from fedpeft.signing.keyfile import read_key, write_key
+from fedpeft.signing.signature import SigningKey
 
 
 def test_a_key_file_and_its_folder_are_for_the_owner_only(tmp_path):

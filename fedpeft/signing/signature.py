@@ -8,7 +8,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from fedpeft.errors import ProtocolError
-from fedpeft.secagg.trust.encoding import Field, enc
+from fedpeft.signing.encoding import Field, enc
 
 SIGNATURE, PUBLIC = 64, 32
 """Bytes of a signature and of a public key."""
