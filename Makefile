@@ -28,6 +28,7 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/mkdocs build --quiet --strict
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
 
 bench: setup
