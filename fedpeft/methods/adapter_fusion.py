@@ -49,6 +49,10 @@ class AdapterFusion(Method):
     activation: Activation = Field("relu", description="Nonlinearity f of new adapters.")
     pull: float = Field(0.01, ge=0, le=100, description="Factor λ that holds V near the identity.")
 
+    def foundations(self) -> list[Path]:
+        """Return the folders of the given adapters."""
+        return [Path(folder) for folder in self.adapters]
+
     def attach(self, model: PreTrainedModel, slot: str) -> Attachment:
         """Hang the adapters and their fusion onto every layer."""
         found = layout(model)
@@ -73,11 +77,7 @@ class AdapterFusion(Method):
         ]
 
     def _given(self, found: Layout) -> list[list[Bottleneck]]:
-        loaded = {folder: Adapter.load(Path(folder)) for folder in self.adapters}
-        first = next(iter(loaded.values()))
-        for folder, adapter in loaded.items():
-            if adapter.base != first.base:
-                raise ScenarioError("method.adapters", folder, f"an adapter of the base of {self.adapters[0]}")
+        loaded = {str(folder): Adapter.load(folder) for folder in self.foundations()}
         return [frozen(adapter, found, folder) for folder, adapter in loaded.items()]
 
 

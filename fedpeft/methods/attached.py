@@ -44,6 +44,8 @@ class Attached:
     ------
     ScenarioError
         When the method does not fit the base or its task.
+    AdapterError
+        When the method stands on an adapter of another base.
     """
 
     def __init__(self, base: Base, method: Method, private: Method | None, seed: int) -> None:
@@ -55,6 +57,8 @@ class Attached:
         if self.task not in method.tasks:
             known = ", ".join(sorted(method.tasks))
             raise ScenarioError("method.name", method.name, f"a method for {self.task} models", f"it is for {known}")
+        for folder in method.foundations():
+            Adapter.load(folder, base.fingerprint)
         for module in self.model.modules():
             # A frozen base that drops at random would give every engine other numbers.
             if isinstance(module, nn.Dropout):

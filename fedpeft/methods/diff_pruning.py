@@ -61,6 +61,10 @@ class DiffPruning(Method):
         """A gate times a value is no sum."""
         return Algebra.NETWORK if self.mask == "learned" else self.algebra
 
+    def foundations(self) -> list[Path]:
+        """Return the folder of the adapter whose mask is taken, if one is."""
+        return [Path(self.like)] if self.mask == "given" and self.like else []
+
     def attach(self, model: PreTrainedModel, slot: str) -> Attachment:
         """Hang a change onto every target."""
         targets = linears(model, self.targets)

@@ -77,6 +77,10 @@ class Method(BaseModel, ABC):
             When the model lacks what the method needs.
         """
 
+    def foundations(self) -> list[Path]:
+        """Return the folders of the adapters that it stands on; each must be of the base it is attached to."""
+        return []
+
     @property
     def averaging(self) -> Algebra:
         """The algebra with these settings: :attr:`algebra`, unless one of them changes it."""
