@@ -1,0 +1,237 @@
+"""Many people's texts in one run of the graph, each row with its own adapter, its own length and its own past.
+
+A base of the variant ``rows`` takes an adapter per row of the batch (:mod:`fedpeft.device.rows_stack`). A row joins
+with its text read, one token per row is read in a step, and a row leaves whenever it likes::
+
+    read    (1, chunk)   the new row alone, into the reading desk's past
+    seat                 its past is copied into the first free place
+    step    (n, 1)       the n rows that are seated
+    leave                the last seated row takes the place that came free
+
+Rows in use are thus always the first n places of every buffer, and a run works on those alone: a free place costs
+nothing and disturbs nobody. Past and present are one buffer (places, kv_heads, context, head_dim); a row's own length
+is in the attention mask, filled from the left. The other side would be silently wrong: the graph counts positions
+from the row's first place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from fedpeft.device.bundle import FINGERPRINT, GRAPH, Bundle
+from fedpeft.device.manifest import DecoderFacts
+from fedpeft.device.rows_stack import Stack, Tensors, one_row
+from fedpeft.device.sites import require_fit
+from fedpeft.errors import BundleError
+
+Logits = NDArray[np.float32]
+
+CHUNK = 64
+"""Tokens of a new row read at a time; the seated rows step in between, so that a long prompt holds up nobody."""
+
+_QUIET = 3
+_DEVICE = ("cpu", 0)
+
+
+@dataclass(eq=False)
+class Row:
+    """A text in the batch.
+
+    Parameters
+    ----------
+    adapter : mapping, optional
+        Whose voice it has.
+    length : int
+        Tokens read.
+    place : int or None
+        Where it sits; None while it is at the reading desk, and after it left.
+    """
+
+    adapter: Tensors | None
+    length: int = 0
+    place: int | None = None
+
+
+class RowDecoder:
+    """A base's graph of the variant ``rows``. It belongs to one thread.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        Of kind ``base``, verified.
+    places : int
+        Most rows at a time.
+    threads : int
+        For the arithmetic of one step.
+
+    Raises
+    ------
+    BundleError
+        When the base is of another variant, onnxruntime cannot load it, or it is not the base its manifest says.
+    """
+
+    def __init__(self, bundle: Bundle, places: int, threads: int = 1) -> None:
+        manifest = bundle.manifest
+        if manifest.variant != "rows" or manifest.decoder is None:
+            raise BundleError(f"{bundle.folder} variant", manifest.variant, "a decoder of the variant 'rows'")
+        self.facts: DecoderFacts = manifest.decoder
+        self.sites = manifest.tensors
+        self._session = _session(bundle, threads)
+        d = self.facts
+        parts = [f"{i}.{part}" for i in range(d.layers) for part in ("key", "value")]
+        self._names = [(f"past_key_values.{part}", f"present.{part}") for part in parts]
+        shape = (d.kv_heads, d.context, d.head_dim)
+        self._desk = [np.zeros((1, *shape), np.float32) for _ in parts]
+        self._past = [np.zeros((places, *shape), np.float32) for _ in parts]
+        self._stack = Stack(self.sites, places)
+        self._reading: Row | None = None
+        self.seated: list[Row] = []
+        self.places = places
+        self._tokens = np.zeros((places, 1), np.int64)
+        self._mask = np.zeros((places, d.context), np.int64)
+        self._logits = np.empty((places, 1, d.vocabulary), np.float32)
+        self._read_logits = np.empty((1, CHUNK, d.vocabulary), np.float32)
+        self._binding: Any = None
+
+    def open(self, adapter: Tensors | None) -> Row:
+        """Begin a row at the reading desk, where there is room for one.
+
+        Raises
+        ------
+        BundleError
+            When another row is being read, no place will be free for it, or the adapter does not fit the graph.
+        """
+        if self._reading is not None or len(self.seated) == self.places:
+            raise BundleError("rows", f"{len(self.seated)} of {self.places} seated", "a free place and reading desk")
+        if adapter:
+            require_fit({name: array.shape for name, array in adapter.items()}, self.sites, "adapter")
+        self._reading = Row(adapter)
+        return self._reading
+
+    def read(self, row: Row, ids: Sequence[int]) -> Logits:
+        """Read the next tokens of the row at the desk.
+
+        Parameters
+        ----------
+        row : Row
+        ids : sequence of int
+            At most :data:`CHUNK`.
+
+        Returns
+        -------
+        ndarray of float32, shape (vocabulary,)
+            The scores of what follows them.
+
+        Raises
+        ------
+        BundleError
+            When there are no tokens or too many, or the row is not at the desk.
+        """
+        length = row.length + len(ids)
+        if row is not self._reading:
+            raise BundleError("row", "not at the reading desk", "the row that was opened last")
+        if not 0 < len(ids) <= CHUNK or length > self.facts.context:
+            raise BundleError("tokens", f"{len(ids)} after {row.length}", f"1 to {CHUNK}, {self.facts.context} in all")
+        inputs = one_row(self.sites, row.adapter)
+        inputs |= {"input_ids": np.array([ids], np.int64), "attention_mask": np.ones((1, length), np.int64)}
+        logits = self._read_logits[:, : len(ids)]
+        self._session.run_with_iobinding(self._bind(inputs, self._desk, logits))
+        row.length = length
+        last: Logits = logits[0, -1].copy()
+        return last
+
+    def seat(self, row: Row) -> None:
+        """Take the row from the desk to the first free place."""
+        if row is not self._reading:
+            raise BundleError("row", "not at the reading desk", "the row that was opened last")
+        row.place = len(self.seated)
+        for past, desk in zip(self._past, self._desk, strict=True):
+            past[row.place, :, : row.length] = desk[0, :, : row.length]
+        self._stack.put(row.place, row.adapter)
+        self._mask[row.place] = 0
+        self._mask[row.place, : row.length] = 1
+        self.seated.append(row)
+        self._reading = self._binding = None
+
+    def step(self, tokens: Sequence[int]) -> Logits:
+        """Read one token in every seated row.
+
+        Parameters
+        ----------
+        tokens : sequence of int
+            In the order of :attr:`seated`.
+
+        Returns
+        -------
+        ndarray of float32, shape (rows, vocabulary)
+            The scores of what follows in each; overwritten by the next step.
+
+        Raises
+        ------
+        BundleError
+            When there is not one token for each row, or a row has no room for another; nothing was read.
+        """
+        rows = len(self.seated)
+        full = [row for row in self.seated if row.length == self.facts.context]
+        if not rows or len(tokens) != rows or full:
+            raise BundleError("tokens", f"{len(tokens)}, {len(full)} rows full", f"one for each of {rows} rows")
+        self._tokens[:rows, 0] = tokens
+        for place, row in enumerate(self.seated):
+            self._mask[place, row.length] = 1
+        if self._binding is None:
+            inputs: dict[str, NDArray[Any]] = {name: array[:rows] for name, array in self._stack.arrays.items()}
+            inputs |= {"input_ids": self._tokens[:rows], "attention_mask": self._mask[:rows]}
+            self._binding = self._bind(inputs, [past[:rows] for past in self._past], self._logits[:rows])
+        self._session.run_with_iobinding(self._binding)
+        for row in self.seated:
+            row.length += 1
+        scores: Logits = self._logits[:rows, 0]
+        return scores
+
+    def leave(self, row: Row) -> None:
+        """Forget a row, wherever it is; one that left already is no concern."""
+        if row is self._reading:
+            self._reading = None
+        if row.place is None:
+            return
+        place, last = row.place, self.seated.pop()
+        row.place = None
+        self._binding = None
+        if last is row:
+            self._stack.put(place, None)
+            return
+        for past in self._past:
+            past[place, :, : last.length] = past[last.place, :, : last.length]
+        self._mask[place] = self._mask[last.place]
+        self._stack.move(last.place or 0, place)
+        last.place = place
+        self.seated[place] = last
+
+    def _bind(self, inputs: dict[str, NDArray[Any]], past: list[NDArray[np.float32]], logits: Logits) -> Any:
+        """Point a run at arrays; whoever calls keeps them until it has run."""
+        binding = self._session.io_binding()
+        for name, array in inputs.items():
+            binding.bind_input(name, *_DEVICE, array.dtype.type, array.shape, array.ctypes.data)
+        for (before, after), array in zip(self._names, past, strict=True):
+            binding.bind_input(before, *_DEVICE, np.float32, array.shape, array.ctypes.data)
+            binding.bind_output(after, *_DEVICE, np.float32, array.shape, array.ctypes.data)
+        binding.bind_output("logits", *_DEVICE, np.float32, logits.shape, logits.ctypes.data)
+        return binding
+
+
+def _session(bundle: Bundle, threads: int) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = _QUIET
+    try:
+        session = ort.InferenceSession(str(bundle.folder / GRAPH), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises its own classes of Exception
+        raise BundleError(f"{bundle.folder}/{GRAPH}", str(error), "a graph onnxruntime can load") from error
+    bundle.require_base(session.get_modelmeta().custom_metadata_map.get(FINGERPRINT, ""))
+    return session
