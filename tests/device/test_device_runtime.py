@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedpeft.device import Runtime
-from fedpeft.device.sampling import Sampling, softmax
+from fedpeft.device.sampling import Sampling
 from fedpeft.errors import BundleError, FedpeftError
 
 IDS = [1, 3, 300, 400, 500]
@@ -102,22 +102,6 @@ def test_completing_after_a_space_adds_no_second_space(runtime):
 def test_settings_without_meaning_are_refused_by_name(runtime, settings):
     with pytest.raises(FedpeftError, match=next(iter(settings))):
         runtime.complete("Hi", **settings)
-
-
-@given(st.lists(st.floats(-20, 20, width=32), min_size=2, max_size=30), st.integers(1, 40), st.integers(0, 99))
-def test_a_draw_is_among_the_likeliest_k(scores, k, seed):
-    logits = np.array(scores, np.float32)
-    token = Sampling(temperature=1.0, top_k=k).choose(logits, np.random.default_rng(seed))
-    assert logits[token] >= np.sort(logits)[-min(k, len(logits))]
-
-
-def test_draws_follow_the_softmax_of_the_logits_over_the_temperature():
-    logits = np.array([0.0, 1.0, 2.0], np.float32)
-    random = np.random.default_rng(0)
-    draws = [Sampling(temperature=0.5).choose(logits, random) for _ in range(4000)]
-    expected = np.exp(2 * logits) / np.exp(2 * logits).sum()
-    assert np.abs(np.bincount(draws, minlength=3) / 4000 - expected).max() < 0.03
-    assert np.allclose(softmax(2 * logits), expected)
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=40))
