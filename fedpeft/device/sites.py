@@ -3,8 +3,12 @@
 With x the layer's input as rows, W its weight and every other letter an input of the graph::
 
     y = out_scale * (W (in_scale * x) + bias + (in_scale * x) A B) + bias_delta      a linear layer
-    h = h + relu(h down + down_bias) up + up_bias                                    behind a block
+    y = rms(x) + bias_delta                                                          a norm
+    y = y + f(y down + down_bias) up + up_bias                                       serial: behind a block
+    y = y + f(x down + down_bias) up + up_bias                                       parallel: x is what it reads
     e = [embedding; soft_prompt][id]                                                 ids from the vocabulary's size on
+
+A base has the kinds of sites that it was exported with; names of other inputs do not exist in its graph.
 
 ==================================  ======================  ========  ==============================================
 input                               shape                   nothing   filled by
@@ -13,11 +17,11 @@ input                               shape                   nothing   filled by
 ``<module>.lora_B.weight``          (rank, out)             rank 0    the same, multiplied by its scaling
 ``<module>.in_scale``               (in,)                   1         IA3 of a feed-forward layer
 ``<module>.out_scale``              (out,)                  1         IA3 of keys and values, DoRA's magnitudes
-``<module>.bias_delta``             (out,)                  0         BitFit
-``<block>.adapter.down``            (hidden, width)         width 0   bottleneck adapters
-``<block>.adapter.down_bias``       (width,)                width 0
-``<block>.adapter.up``              (width, hidden)         width 0
-``<block>.adapter.up_bias``         (hidden,)               0
+``<module>.bias_delta``             (out,)                  0         BitFit, of linear layers and norms
+``<block>.<form>.<f>.down``         (hidden, width)         width 0   bottleneck adapters: form serial or parallel, f
+``<block>.<form>.<f>.down_bias``    (width,)                width 0   relu, gelu or silu; the block is the attention or
+``<block>.<form>.<f>.up``           (width, hidden)         width 0   the feed-forward
+``<block>.<form>.<f>.up_bias``      (hidden,)               0
 ``soft_prompt``                     (tokens, hidden)        0 tokens  prompt tuning, P-tuning
 ``head.weight``                     (hidden, classes)       0         a classifier
 ``head.bias``                       (classes,)              0

@@ -17,15 +17,19 @@ from fedpeft.errors import BaseError, nearest
 from fedpeft.export.folder import whole_folder
 from fedpeft.export.graph import Graph, add_defaults
 from fedpeft.export.llama import Dimensions, write_llama
+from fedpeft.export.options import ExportOptions
+from fedpeft.export.quantize import quantize
 from fedpeft.export.weights import Weights
 from fedpeft.signing.signature import SigningKey, public_bytes
 
-FAMILIES: dict[str, Callable[[Graph, Any], Dimensions]] = {"llama": write_llama}
+FAMILIES: dict[str, Callable[[Graph, Any], Dimensions]] = dict.fromkeys(
+    ("llama", "mistral", "qwen2", "qwen3"), write_llama
+)
 """Who writes the graph of a Hugging Face ``model_type``."""
 
 
-def export_base(base: Base, out: Path, *, key: SigningKey) -> Manifest:
-    """Write a base bundle; the graph computes in float32, with a LoRA site at every linear layer.
+def export_base(base: Base, out: Path, *, key: SigningKey, options: ExportOptions | None = None) -> Manifest:
+    """Write a base bundle.
 
     Parameters
     ----------
@@ -35,6 +39,8 @@ def export_base(base: Base, out: Path, *, key: SigningKey) -> Manifest:
         The bundle's folder; replaced if it is one already.
     key : Ed25519PrivateKey
         Whose signature the bundle carries.
+    options : ExportOptions, optional
+        By default a float32 graph with optional inputs for LoRA at every linear layer.
 
     Returns
     -------
@@ -53,10 +59,13 @@ def export_base(base: Base, out: Path, *, key: SigningKey) -> Manifest:
     tokenizer = base.folder / TOKENIZER
     if not tokenizer.is_file():
         raise BaseError(f"base {base.name}", f"no {TOKENIZER}", "a tokenizer of the tokenizers library")
-    graph = Graph(Weights(base.folder))
+    options = options or ExportOptions()
+    graph = Graph(Weights(base.folder), options.variant, options.sites)
     dimensions = FAMILIES[family](graph, config)
     model = graph.model(base.name, {FINGERPRINT: base.fingerprint})
-    add_defaults(model, graph.sites())
+    quantize(model, options.precision)
+    if options.variant != "required":
+        add_defaults(model, graph.sites())
     with whole_folder(out, mode=0o755) as draft:
         ir.save(model, draft / GRAPH, external_data=f"{GRAPH}.data")
         shutil.copyfile(tokenizer, draft / TOKENIZER)
@@ -65,7 +74,8 @@ def export_base(base: Base, out: Path, *, key: SigningKey) -> Manifest:
             base_fingerprint=base.fingerprint,
             signer=public_bytes(key).hex(),
             name=base.name,
-            variant="optional",
+            variant=options.variant,
+            precision=options.precision,
             files=hash_files(draft),
             tensors=graph.sites(),
             decoder=_facts(dimensions, Marks.of(base.tokenizer)),

@@ -1,10 +1,8 @@
-"""A decoder's ONNX graph while it is being written, with a place for LoRA beside every linear layer.
+"""A decoder's ONNX graph while it is being written: nodes, the base's weights, and the inputs that adapters fill.
 
-    y = W x + B (A x),   A: [in, r],  B: [r, out]   (transposed: activations are rows)
-
-A and B are graph inputs. :func:`add_defaults` makes them optional by giving them defaults of rank 0; it has
-to be the last step, because graph rewriting and quantization fold or repack inputs that have a default. The
-rank's dimension is named after its module: one name for all would demand one rank of all.
+Those inputs, the sites, have no defaults here. :func:`add_defaults` makes them optional by giving them neutral ones; it
+has to be the last step, because graph rewriting and quantization fold or repack inputs that have a default. A width
+that the adapter chooses is a dimension named after its site: one name for all would demand one rank of all.
 """
 
 from __future__ import annotations
@@ -17,8 +15,10 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.tape import Tape
 
-from fedpeft.device.manifest import Shape
-from fedpeft.export.weights import Weights
+from fedpeft.device.manifest import Shape, Variant
+from fedpeft.device.sites import neutral
+from fedpeft.export.options import ALL_SITES
+from fedpeft.export.weights import Tensors
 
 OPSET, CONTRIB, IR_VERSION = 21, "com.microsoft", 10
 FLOAT, INT32, INT64 = ir.DataType.FLOAT, ir.DataType.INT32, ir.DataType.INT64
@@ -31,11 +31,17 @@ class Graph:
 
     Parameters
     ----------
-    weights : Weights
+    weights : Tensors
+    variant : {"optional", "required", "rows"}
+        With ``rows`` every site has a dimension in front, and each row of a batch an adapter of its own.
+    sites : set of str
+        Kinds of sites to make, see :mod:`~fedpeft.export.options`; the others are left out of the graph.
     """
 
-    def __init__(self, weights: Weights) -> None:
-        self.weights = weights
+    def __init__(
+        self, weights: Tensors, variant: Variant = "optional", sites: frozenset[str] = frozenset(ALL_SITES)
+    ) -> None:
+        self.weights, self.rows, self._kinds = weights, variant == "rows", sites
         self._tape = Tape()
         self._inputs: list[ir.Value] = []
         self._sites: list[ir.Value] = []
@@ -82,27 +88,31 @@ class Graph:
         """Add one of onnxruntime's own nodes."""
         return self._tape.op_multi_out(kind, inputs, attributes, num_outputs=outputs, domain=CONTRIB, name=name)
 
-    def linear(self, x: ir.Value, module: str) -> ir.Value:
-        """Add a linear layer, its bias if it has one, and its LoRA site."""
-        fan_out, fan_in = self.weights.shape(f"{module}.weight")
-        y = self.op("MatMul", [x, self.weight(f"{module}.weight", transposed=True)], f"{module}/MatMul")
-        if f"{module}.bias" in self.weights:
-            y = self.op("Add", [y, self.weight(f"{module}.bias")], f"{module}/Add")
-        down = self._site(f"{module}.lora_A.weight", (fan_in, f"{module}.rank"))
-        up = self._site(f"{module}.lora_B.weight", (f"{module}.rank", fan_out))
-        low = self.op("MatMul", [x, down], f"{module}.lora_A/MatMul")
-        change = self.op("MatMul", [low, up], f"{module}.lora_B/MatMul")
-        return self.op("Add", [y, change], f"{module}.lora/Add")
+    def site(self, name: str, shape: Dimensions) -> ir.Value:
+        """Add an input that an adapter fills, of one row's shape, and return it ready to meet (batch, tokens, width).
+
+        In the variant ``rows`` it has a dimension in front; a vector then gets one for the tokens.
+        """
+        given = _value(name, FLOAT, [f"{name}.rows", *shape] if self.rows else shape)
+        self._sites.append(given)
+        if self.rows and len(shape) == 1:
+            return self.op("Unsqueeze", [given, self.constant("tokens_axis", np.array([1], np.int64))])
+        return given
+
+    def has(self, kind: str) -> bool:
+        """Say whether sites of a kind are wanted."""
+        return kind in self._kinds
 
     def sites(self) -> dict[str, Shape]:
-        """Return the LoRA inputs and their shapes; ``None`` for a rank."""
+        """Return the sites and one row's shapes; ``None`` for a width that the adapter chooses."""
+        shapes = {str(value.name): value.shape or ir.Shape(()) for value in self._sites}
         return {
-            str(value.name): tuple(d if isinstance(d, int) else None for d in value.shape or ())
-            for value in self._sites
+            name: tuple(d if isinstance(d, int) else None for d in shape[int(self.rows) :])
+            for name, shape in shapes.items()
         }
 
     def model(self, name: str, metadata: dict[str, str]) -> ir.Model:
-        """Finish the graph, without defaults for its LoRA inputs."""
+        """Finish the graph, without defaults for its sites."""
         graph = ir.Graph(
             [*self._inputs, *self._sites],
             self._outputs,
@@ -115,20 +125,24 @@ class Graph:
         model.metadata_props.update(metadata)
         return model
 
-    def _site(self, name: str, shape: Dimensions) -> ir.Value:
-        self._sites.append(_value(name, FLOAT, shape))
-        return self._sites[-1]
-
 
 def add_defaults(model: ir.Model, sites: dict[str, Shape]) -> None:
-    """Make the LoRA inputs optional: rank 0, which adds nothing. Nothing may rewrite the graph afterwards."""
+    """Make sites optional: what they are then filled with changes nothing. Nothing may rewrite the graph afterwards.
+
+    Parameters
+    ----------
+    model : onnx_ir.Model
+    sites : dict
+        One row's shapes by name.
+    """
     for value in model.graph.inputs:
-        if value.name in sites:
-            shape = value.shape
-            empty = np.zeros([d or 0 for d in sites[value.name]], np.float32)
-            value.const_value = ir.tensor(empty, name=value.name)
+        if value.name in sites and value.shape is not None:
+            shape, nothing = value.shape, neutral(value.name, sites[value.name])
+            # One row stands for all.
+            nothing = nothing.reshape((1,) * (len(shape) - nothing.ndim) + nothing.shape)
+            value.const_value = ir.tensor(nothing, name=value.name)
             model.graph.register_initializer(value)
-            value.shape = shape  # registering it fixed the rank to 0
+            value.shape = shape  # registering it fixed the free dimensions
 
 
 def _value(name: str, dtype: ir.DataType, shape: Dimensions) -> ir.Value:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -10,6 +11,20 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from fedpeft.errors import BaseError
+
+
+class Tensors(Protocol):
+    """What a graph reads: a base's weights, be they as published or with an adapter merged into them."""
+
+    def __contains__(self, name: str) -> bool: ...
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return a tensor's shape without reading it."""
+        ...
+
+    def read(self, name: str) -> NDArray[np.float32]:
+        """Return a tensor."""
+        ...
 
 
 class Weights:
