@@ -1,10 +1,10 @@
 """A folder that travels to a device: its files, and a signed manifest that says what they must hash to.
 
-==================  ==================================================================
-base                ``model.onnx``, ``model.onnx.data``, ``tokenizer.json``
-adapter             ``adapter.onnx_adapter``, and the same in peft's layout:
+==================  ============================================================================================
+base                ``model.onnx``, ``model.onnx.data``, ``tokenizer.json``; ``chat_template.jinja`` if it has one
+adapter             ``adapter.onnx_adapter``, ``prefix.onnx_adapter`` or both, and the same in peft's layout:
                     ``adapter_config.json``, ``adapter_model.safetensors``
-==================  ==================================================================
+==================  ============================================================================================
 
 onnxruntime accepts an adapter with a flipped bit, and one trained on another base of the same shape; neither
 is noticed in the output. The manifest is what notices; its signature says whose word it is. Whoever opens a bundle
@@ -25,6 +25,10 @@ from fedpeft.signing import signature
 from fedpeft.signing.signature import SigningKey
 
 GRAPH, TOKENIZER, ADAPTER = "model.onnx", "tokenizer.json", "adapter.onnx_adapter"
+PREFIX = "prefix.onnx_adapter"
+"""Keys and values to begin every text with, named as the graph's ``past_key_values`` and of one row."""
+TEMPLATE = "chat_template.jinja"
+"""How a base was taught to see a conversation; bases without one have marks (:class:`.manifest.DecoderFacts`)."""
 FINGERPRINT = "fedpeft.base_fingerprint"
 """Key of the graph's own metadata under which it carries its base's fingerprint."""
 
@@ -94,8 +98,13 @@ class Bundle:
         self._compare(name, listed, len(content), sha256(content).hexdigest())
         return content
 
-    def verify(self) -> None:
+    def verify(self, besides: Collection[str] = ()) -> None:
         """Compare every file with the manifest, and the folder with the list.
+
+        Parameters
+        ----------
+        besides : collection of str
+            Files that the caller gets by :meth:`read`, which proves them.
 
         Raises
         ------
@@ -103,6 +112,8 @@ class Bundle:
             Naming the first file that is missing, truncated, altered or not listed.
         """
         for name, listed in self.manifest.files.items():
+            if name in besides:
+                continue
             try:
                 with (self.folder / name).open("rb") as file:
                     digest = file_digest(file, "sha256").hexdigest()

@@ -33,6 +33,7 @@ an initial ``past_key_values``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -42,6 +43,8 @@ from fedpeft.device.manifest import Shape
 from fedpeft.errors import BundleError
 
 _SCALES = (".in_scale", ".out_scale")
+_HALF = re.compile(r"[.](?:lora_[AB][.]weight|down|down_bias|up|weight|bias)$")
+"""What sets apart the tensors that share a width: A and B, a bottleneck's four, a head's two."""
 
 
 def neutral(name: str, shape: Shape) -> NDArray[np.float32]:
@@ -82,6 +85,25 @@ def require_fit(tensors: Mapping[str, Shape], sites: Mapping[str, Shape], whose:
         place = sites.get(name)
         if place is None or not _fits(shape, place):
             raise BundleError(f"{whose} tensor {name}", shape, f"shape {place}" if place else "an input of the graph")
+    _require_whole(tensors, sites, whose)
+
+
+def _require_whole(tensors: Mapping[str, Shape], sites: Mapping[str, Shape], whose: str) -> None:
+    """Refuse a pair like A and B whose halves differ in the width they chose, or of which one is missing."""
+    widths: dict[str, int | None] = {}
+    for name, shape in tensors.items():
+        chosen = [size for size, place in zip(shape, sites[name], strict=True) if place is None]
+        if chosen and widths.setdefault(_group(name), chosen[0]) != chosen[0]:
+            raise BundleError(
+                f"{whose} tensor {name}", shape, f"a width of {widths[_group(name)]}, as its other half has"
+            )
+    for name, place in sites.items():
+        if None in place and name not in tensors and _group(name) in widths:
+            raise BundleError(f"{whose} tensors", f"no {name}", "both halves of a pair")
+
+
+def _group(name: str) -> str:
+    return _HALF.sub("", name)
 
 
 def _fits(shape: Shape, place: Shape) -> bool:
