@@ -1,9 +1,9 @@
 """A person's adapter, ready to be switched on for a single run of the base graph.
 
 onnxruntime maps an adapter's file, so a thousand of them are pages that the system may drop, not memory that the
-process owns. The file is a copy that no other account can open, made of the very bytes that were hashed; it is gone when
-the adapter is. Runs that bind their inputs read the numbers themselves (:meth:`LoadedAdapter.tensors`): onnxruntime
-ignores an active adapter there, and answers as the base.
+process owns. The file is a copy that no other account can open, made of the very bytes that were hashed; it is gone
+when the adapter is. Runs that bind their inputs read the numbers themselves (:meth:`LoadedAdapter.tensors`):
+onnxruntime ignores an active adapter there, and answers as the base.
 """
 
 from __future__ import annotations

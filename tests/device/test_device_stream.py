@@ -5,11 +5,23 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fedpeft.device.generation import Generation
-from fedpeft.device.spelling import before_stop, spell, without_first_space
+from fedpeft.device.stream import Speech
 from fedpeft.errors import FedpeftError
 
-parts = st.lists(st.text("ab c", max_size=4), max_size=12)
-stops = st.lists(st.text("ab ", min_size=1, max_size=4), max_size=4)
+
+def spoken(speech: Speech, tokens) -> list[str]:
+    """Return what is said after each token, and at the end, until the speech is over."""
+    said = []
+    for token in tokens:
+        said.append(speech.push(token))
+        if speech.ended:
+            return said
+    return [*said, speech.flush()]
+
+
+def letters(ids) -> str:
+    """Decode tokens that are letters."""
+    return "".join(chr(i) for i in ids)
 
 
 @settings(deadline=None)
@@ -17,16 +29,17 @@ stops = st.lists(st.text("ab ", min_size=1, max_size=4), max_size=4)
 @example([100, 101, 102])
 def test_streamed_pieces_join_to_the_text_of_all_tokens_even_where_they_are_no_characters(runtime, ids):
     ids = [i % runtime.text.facts.vocabulary for i in ids]
-    assert "".join(spell(ids, runtime.text.decode)) == runtime.text.decode(ids)
+    assert "".join(spoken(Speech(runtime.text.decode), ids)) == runtime.text.decode(ids)
 
 
 @settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\ufffd"), max_size=30))
 @example("👩‍👩‍👧‍👦 Grüße żółć")
 def test_no_part_of_a_stream_ends_within_a_character(runtime, text):
-    found = list(spell(runtime.text.encode(text), runtime.text.decode))
-    assert all(part and "\ufffd" not in part for part in found)
-    assert "".join(found).strip(" ") == text.strip(" ")
+    ids = runtime.text.encode(text)
+    found = spoken(Speech(runtime.text.decode), ids)
+    assert not any("\ufffd" in part for part in found)
+    assert "".join(found) == runtime.text.decode(ids)
 
 
 def reference(text: str, stop: list[str]) -> str:
@@ -38,31 +51,23 @@ def reference(text: str, stop: list[str]) -> str:
     return text
 
 
-@given(parts, stops)
+@given(st.lists(st.text("ab c", max_size=4), max_size=12), st.lists(st.text("ab ", min_size=1, max_size=4), max_size=4))
 @example(["a", "b", "a", "b"], ["bab", "b a"])
-def test_the_text_ends_before_the_first_complete_stop_text_however_it_is_cut(pieces, stop):
-    found = list(before_stop(pieces, stop))
-    assert "".join(found) == reference("".join(pieces), stop)
-    assert all(found)
+def test_the_text_ends_before_the_first_complete_stop_text_however_it_is_cut(parts, stop):
+    speech = Speech(lambda ids: "".join(parts[i] for i in ids), stop)
+    assert "".join(spoken(speech, range(len(parts)))) == reference("".join(parts), stop)
+    assert speech.ended == (reference("".join(parts), stop) != "".join(parts))
 
 
 def test_what_cannot_become_a_stop_text_is_given_out_at_once():
-    read = []
-
-    def source():
-        for part in ["ab", "c", "x", "EN", "D", "never read"]:
-            read.append(part)
-            yield part
-
-    stream = before_stop(source(), ["cy", "END"])
-    assert next(stream) == "ab" and read == ["ab"]
-    assert next(stream) == "cx" and read == ["ab", "c", "x"]
-    assert list(stream) == [] and read[-1] == "D"
+    speech = Speech(letters, ["cy", "END"])
+    assert [speech.push(ord(c)) for c in "abcxENyEND"] == ["a", "b", "", "cx", "", "", "ENy", "", "", ""]
+    assert speech.ended and speech.push(ord("z")) == speech.flush() == ""
 
 
-@given(parts)
-def test_only_the_first_spaces_are_dropped(pieces):
-    assert "".join(without_first_space(pieces)) == "".join(pieces).lstrip(" ")
+@given(st.text("ab ", max_size=12))
+def test_only_the_first_spaces_are_dropped(text):
+    assert "".join(spoken(Speech(letters, bare=True), map(ord, text))) == text.lstrip(" ")
 
 
 @pytest.mark.parametrize(
