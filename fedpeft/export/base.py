@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,12 @@ import onnx_ir as ir
 from fedpeft.base import Base
 from fedpeft.data.windows import Marks
 from fedpeft.device.bundle import FINGERPRINT, GRAPH, TOKENIZER, hash_files, seal
-from fedpeft.device.manifest import DecoderFacts, Manifest
-from fedpeft.errors import BaseError, nearest
+from fedpeft.device.manifest import DecoderFacts, EncoderFacts, Manifest, Shape
+from fedpeft.errors import BaseError
 from fedpeft.export.folder import whole_folder
 from fedpeft.export.graph import Graph, add_defaults
 from fedpeft.export.llama import Dimensions, write_llama
-from fedpeft.export.options import ExportOptions
+from fedpeft.export.options import Backend, ExportOptions
 from fedpeft.export.quantize import quantize
 from fedpeft.export.weights import Weights
 from fedpeft.signing.signature import SigningKey, public_bytes
@@ -25,7 +26,7 @@ from fedpeft.signing.signature import SigningKey, public_bytes
 FAMILIES: dict[str, Callable[[Graph, Any], Dimensions]] = dict.fromkeys(
     ("llama", "mistral", "qwen2", "qwen3"), write_llama
 )
-"""Who writes the graph of a Hugging Face ``model_type``."""
+"""Who writes the graph of a Hugging Face ``model_type``; torch traces the others."""
 
 
 def export_base(base: Base, out: Path, *, key: SigningKey, options: ExportOptions | None = None) -> Manifest:
@@ -54,20 +55,17 @@ def export_base(base: Base, out: Path, *, key: SigningKey, options: ExportOption
     BundleError
         When the folder cannot be written; nothing half-written is left.
     """
-    config = base.model.config
-    family = require_family(base)
     tokenizer = base.folder / TOKENIZER
     if not tokenizer.is_file():
         raise BaseError(f"base {base.name}", f"no {TOKENIZER}", "a tokenizer of the tokenizers library")
     options = options or ExportOptions()
-    graph = Graph(Weights(base.folder), options.variant, options.sites)
-    dimensions = FAMILIES[family](graph, config)
-    model = graph.model(base.name, {FINGERPRINT: base.fingerprint})
-    quantize(model, options.precision)
+    drawn = _draw(base, options)
+    drawn.model.metadata_props[FINGERPRINT] = base.fingerprint
+    quantize(drawn.model, options.precision)
     if options.variant != "required":
-        add_defaults(model, graph.sites())
+        add_defaults(drawn.model, drawn.sites)
     with whole_folder(out, mode=0o755) as draft:
-        ir.save(model, draft / GRAPH, external_data=f"{GRAPH}.data")
+        ir.save(drawn.model, draft / GRAPH, external_data=f"{GRAPH}.data")
         shutil.copyfile(tokenizer, draft / TOKENIZER)
         manifest = Manifest(
             kind="base",
@@ -77,12 +75,41 @@ def export_base(base: Base, out: Path, *, key: SigningKey, options: ExportOption
             variant=options.variant,
             precision=options.precision,
             files=hash_files(draft),
-            tensors=graph.sites(),
-            decoder=_facts(dimensions, Marks.of(base.tokenizer)),
-            details={"architecture": family, "parameters": base.parameters},
+            tensors=drawn.sites,
+            decoder=drawn.decoder,
+            encoder=drawn.encoder,
+            details={"architecture": base.model.config.model_type, "parameters": base.parameters},
         )
         seal(draft, manifest, key)
     return manifest
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """A float32 graph whose sites have no defaults yet, and the facts of running it."""
+
+    model: ir.Model
+    sites: dict[str, Shape]
+    decoder: DecoderFacts | None = None
+    encoder: EncoderFacts | None = None
+
+
+def _draw(base: Base, options: ExportOptions) -> _Drawn:
+    backend = backend_of(base, options)
+    if base.labels is not None:
+        from fedpeft.export.encoder import trace_encoder  # imports torch's exporter, which takes a second
+
+        model, graph, facts = trace_encoder(base, options)
+        return _Drawn(model, graph.sites(), encoder=facts)
+    marks = Marks.of(base.tokenizer)
+    if backend == "torch":
+        from fedpeft.export.torch_decoder import trace_decoder
+
+        model, graph, dimensions = trace_decoder(base, options)
+        return _Drawn(model, graph.sites(), _facts(dimensions, marks))
+    native = Graph(Weights(base.folder), options.variant, options.sites)
+    dimensions = FAMILIES[base.model.config.model_type](native, base.model.config)
+    return _Drawn(native.model(base.name, {}), native.sites(), _facts(dimensions, marks))
 
 
 def _facts(d: Dimensions, marks: Marks) -> DecoderFacts:
@@ -100,15 +127,19 @@ def _facts(d: Dimensions, marks: Marks) -> DecoderFacts:
     )
 
 
-def require_family(base: Base) -> str:
-    """Return a base's architecture.
+def backend_of(base: Base, options: ExportOptions | None = None) -> Backend:
+    """Return who makes a base's graph.
 
     Raises
     ------
     BaseError
-        When there is no graph for it.
+        When the native backend is asked for, and has no graph for the architecture.
     """
-    family = str(base.model.config.model_type)
-    if family not in FAMILIES:
-        raise BaseError("base architecture", family, "one that can be exported", nearest(family, FAMILIES))
-    return family
+    family, wanted = str(base.model.config.model_type), options.backend if options else None
+    known = base.labels is None and family in FAMILIES
+    if wanted == "native" and not known:
+        found = family if base.labels is None else f"{family}, a classifier"
+        raise BaseError(
+            "base architecture", found, f"{', '.join(FAMILIES)} that writes", "export it with backend torch"
+        )
+    return wanted or ("native" if known else "torch")

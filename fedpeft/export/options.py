@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import get_args
+from typing import Literal, get_args
 
 from fedpeft.device.manifest import Precision, Variant
 from fedpeft.errors import ScenarioError, nearest
@@ -26,6 +26,10 @@ _KINDS = {
 
 ALL_SITES = tuple(_KINDS)
 
+Backend = Literal["native", "torch"]
+
+Pooling = Literal["mean", "model"]
+
 BASE_PRECISIONS: tuple[Precision, ...] = ("float32", "int8", "int4", "dynamic-int8")
 
 
@@ -42,6 +46,11 @@ class ExportOptions:
         Of the base's matrices. Adapters, and what is computed with them, stay float32.
     sites : iterable of str
         Kinds of sites: those of :data:`ALL_SITES`, ``bottleneck`` for all of the bottlenecks', ``all`` for everything.
+    backend : {"native", "torch"}, optional
+        Who makes the graph: written by hand for the architectures that are known, or traced by torch for any. When not
+        given, native where it can be.
+    pooling : {"mean", "model"}
+        What a classifier's head reads; as in the scenario that it was trained by.
 
     Raises
     ------
@@ -52,14 +61,23 @@ class ExportOptions:
     variant: Variant = "optional"
     precision: Precision = "float32"
     sites: frozenset[str] = frozenset({"lora"})
+    backend: Backend | None = None
+    pooling: Pooling = "mean"
 
     def __post_init__(self) -> None:
         for field, value, known in (
             ("variant", self.variant, get_args(Variant)),
             ("precision", self.precision, BASE_PRECISIONS),
+            ("backend", self.backend, (None, *get_args(Backend))),
+            ("pooling", self.pooling, get_args(Pooling)),
         ):
             if value not in known:
-                raise ScenarioError(f"export.{field}", value, " or ".join(known), nearest(str(value), known))
+                raise ScenarioError(
+                    f"export.{field}",
+                    value,
+                    " or ".join(filter(None, known)),
+                    nearest(str(value), list(filter(None, known))),
+                )
         object.__setattr__(self, "sites", spelt_out(self.sites))
 
 

@@ -13,7 +13,7 @@ from fedpeft.device.folders import EVERYBODY, NOBODY, TRUST, adapter_folder, bas
 from fedpeft.device.manifest import Manifest
 from fedpeft.errors import AdapterError, BaseError, RunError
 from fedpeft.export.adapter import export_adapter, require_plain
-from fedpeft.export.base import export_base, require_family
+from fedpeft.export.base import backend_of, export_base
 from fedpeft.signing.keyfile import read_key, write_key
 from fedpeft.signing.signature import SigningKey
 
@@ -63,7 +63,7 @@ def signing_key(run: Path) -> SigningKey:
 def obstacle(base: Base, config: Mapping[str, Any]) -> str | None:
     """Return why a base and adapters of this configuration cannot become bundles, or None when they can."""
     try:
-        require_family(base)
+        backend_of(base)
         require_plain(config)
     except (AdapterError, BaseError) as error:
         return str(error)

@@ -118,7 +118,7 @@ class Classification(Task[Examples]):
         else:
             encoder, head = getattr(classifier, classifier.base_model_prefix), classifier.classifier
             hidden = encoder(input_ids=batch.ids, attention_mask=batch.mask).last_hidden_state
-            logits = head(_mean(hidden, batch.mask)).float()
+            logits = head(mean_pooled(hidden, batch.mask)).float()
         first, last = (int(n) for n in batch.labels[0, 1:])
         return logits[:, first:last], batch.labels[:, 0] - first
 
@@ -132,7 +132,7 @@ class Classification(Task[Examples]):
         return free
 
 
-def _mean(hidden: Tensor, mask: Tensor | None) -> Tensor:
+def mean_pooled(hidden: Tensor, mask: Tensor | None) -> Tensor:
     """Return the mean hidden state of each text, padding left out; shape (b, d)."""
     if mask is None:
         return hidden.mean(dim=1)

@@ -1,0 +1,119 @@
+"""A classifier's head as inputs of its encoder's graph.
+
+The last layer of a head has one row per class, so it is the adapter's alone: ``head.weight`` and ``head.bias``. Layers
+of a head before it (a pooler that the checkpoint lacks, RoBERTa's ``classifier.dense``) lie in the graph as zeros, and
+what was trained fills them through their own sites, as a change of full rank:
+
+    y = 0 x + W x + b = x A B + bias_delta,      A = Wᵀ,  B = I,  bias_delta = b
+
+and where the layer has a LoRA too, its factors stand beside those: A = [Wᵀ, A'], B = [I; B'].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from fedpeft.base import Base
+from fedpeft.errors import AdapterError, BaseError
+
+WEIGHT, BIAS = "head.weight", "head.bias"
+
+Arrays = dict[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Head:
+    """Which parameters of a classifier are its head.
+
+    Parameters
+    ----------
+    last : str
+        The linear layer that makes the logits.
+    layers : tuple of str
+        Linear layers before it, none in most architectures.
+    """
+
+    last: str
+    layers: tuple[str, ...]
+
+    @classmethod
+    def of(cls, base: Base) -> Head:
+        """Find the head of a base with labels.
+
+        Raises
+        ------
+        BaseError
+            When it has none, or parts that are not linear layers.
+        """
+        names = {name.rpartition(".")[0] for name in base.head}
+        wide = []
+        for name in names:
+            weight = base.model.get_parameter(f"{name}.weight")
+            if weight.ndim != 2:
+                raise BaseError(f"base {base.name} head", name, "linear layers only", 'use pooling = "mean"')
+            if weight.shape[0] == base.labels:
+                wide.append(name)
+        # A layer before the last may be as wide as there are classes; the last is the one nothing of the head follows.
+        ordered = [name for name, _ in base.model.named_modules() if name in wide]
+        if not ordered:
+            raise BaseError(f"base {base.name} head", sorted(names) or "none", f"a layer of {base.labels} classes")
+        return cls(ordered[-1], tuple(sorted(names - {ordered[-1]})))
+
+    def clear(self, model: nn.Module) -> None:
+        """Take the last layer out of a model and set those before it to zero."""
+        with torch.no_grad():
+            for name in self.layers:
+                for parameter in model.get_submodule(name).parameters():
+                    parameter.zero_()
+        parent, _, child = self.last.rpartition(".")
+        setattr(model.get_submodule(parent), child, nn.Identity())
+
+    def inputs(self, tensors: Mapping[str, NDArray[np.float32]], classes: slice) -> Arrays:
+        """Turn a trained head into the graph's inputs.
+
+        Parameters
+        ----------
+        tensors : mapping
+            The head's parameters by their names in torch, such as ``classifier.weight`` of shape (classes, hidden).
+        classes : slice
+            The rows to take: those of the task that the adapter's owner belongs to.
+
+        Raises
+        ------
+        AdapterError
+            When a parameter is missing, or there are others.
+        """
+        known = {f"{name}.{part}" for name in (self.last, *self.layers) for part in ("weight", "bias")}
+        if odd := sorted(tensors.keys() - known):
+            raise AdapterError("adapter tensor", odd[0], f"a parameter of the head: {', '.join(sorted(known))}")
+        weight = tensors.get(f"{self.last}.weight")
+        if weight is None:
+            raise AdapterError("adapter tensors", sorted(tensors), f"a trained head, {self.last}.weight")
+        bias = tensors.get(f"{self.last}.bias", np.zeros(len(weight), np.float32))
+        filled = {WEIGHT: np.ascontiguousarray(weight[classes].T), BIAS: np.ascontiguousarray(bias[classes])}
+        for name in self.layers:
+            if f"{name}.weight" not in tensors:
+                raise AdapterError("adapter tensors", sorted(tensors), f"{name}.weight, a part of the head")
+            trained = np.ascontiguousarray(tensors[f"{name}.weight"].T)
+            filled[f"{name}.lora_A.weight"] = trained
+            filled[f"{name}.lora_B.weight"] = np.eye(trained.shape[1], dtype=np.float32)
+            if f"{name}.bias" in tensors:
+                filled[f"{name}.bias_delta"] = tensors[f"{name}.bias"]
+        return filled
+
+
+def joined(adapter: Mapping[str, NDArray[np.float32]], head: Mapping[str, NDArray[np.float32]]) -> Arrays:
+    """Put an adapter's inputs and its head's together; where both change a layer, their factors stand side by side."""
+    both: Arrays = {**adapter, **head}
+    for name in adapter.keys() & head.keys():
+        if name.endswith(".bias_delta"):
+            both[name] = adapter[name] + head[name]
+        else:
+            both[name] = np.concatenate([adapter[name], head[name]], axis=1 if ".lora_A." in name else 0)
+    return both
