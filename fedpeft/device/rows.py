@@ -25,6 +25,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from fedpeft.device.bundle import FINGERPRINT, GRAPH, Bundle
+from fedpeft.device.loaded import LoadedAdapter
 from fedpeft.device.manifest import DecoderFacts
 from fedpeft.device.rows_stack import Stack, Tensors, one_row
 from fedpeft.device.sites import require_fit
@@ -45,15 +46,15 @@ class Row:
 
     Parameters
     ----------
-    adapter : mapping, optional
-        Whose voice it has.
+    tensors : mapping
+        What its adapter fills.
     length : int
-        Tokens read.
+        Positions of its past that are filled: its adapter's prefix, and the tokens read.
     place : int or None
         Where it sits; None while it is at the reading desk, and after it left.
     """
 
-    adapter: Tensors | None
+    tensors: Tensors
     length: int = 0
     place: int | None = None
 
@@ -82,6 +83,7 @@ class RowDecoder:
             raise BundleError(f"{bundle.folder} variant", manifest.variant, "a decoder of the variant 'rows'")
         self.facts: DecoderFacts = manifest.decoder
         self.sites = manifest.tensors
+        self._fingerprint = manifest.base_fingerprint
         self._session = _session(bundle, threads)
         d = self.facts
         parts = [f"{i}.{part}" for i in range(d.layers) for part in ("key", "value")]
@@ -99,8 +101,13 @@ class RowDecoder:
         self._read_logits = np.empty((1, CHUNK, d.vocabulary), np.float32)
         self._binding: Any = None
 
-    def open(self, adapter: Tensors | None) -> Row:
+    def open(self, adapter: LoadedAdapter | None) -> Row:
         """Begin a row at the reading desk, where there is room for one.
+
+        Parameters
+        ----------
+        adapter : LoadedAdapter, optional
+            Not needed any more afterwards: its numbers are copied.
 
         Raises
         ------
@@ -109,9 +116,20 @@ class RowDecoder:
         """
         if self._reading is not None or len(self.seated) == self.places:
             raise BundleError("rows", f"{len(self.seated)} of {self.places} seated", "a free place and reading desk")
-        if adapter:
-            require_fit({name: array.shape for name, array in adapter.items()}, self.sites, "adapter")
-        self._reading = Row(adapter)
+        if adapter is None:
+            self._reading = Row({})
+            return self._reading
+        whose = f"adapter of {adapter.owner}"
+        if adapter.manifest.base_fingerprint != self._fingerprint:
+            raise BundleError(whose, "another base's", f"one of the base {self._fingerprint[:12]}…")
+        # onnxruntime's values are views of memory that goes when they do.
+        tensors = {name: np.array(value.numpy(), np.float32) for name, value in adapter.tensors().items()}
+        if tensors or not adapter.prefix:
+            require_fit({name: array.shape for name, array in tensors.items()}, self.sites, whose)
+        if adapter.prefix:
+            for (name, _), desk in zip(self._names, self._desk, strict=True):
+                desk[0, :, : adapter.past] = adapter.prefix[name].numpy()[0]
+        self._reading = Row(tensors, adapter.past)
         return self._reading
 
     def read(self, row: Row, ids: Sequence[int]) -> Logits:
@@ -138,7 +156,7 @@ class RowDecoder:
             raise BundleError("row", "not at the reading desk", "the row that was opened last")
         if not 0 < len(ids) <= CHUNK or length > self.facts.context:
             raise BundleError("tokens", f"{len(ids)} after {row.length}", f"1 to {CHUNK}, {self.facts.context} in all")
-        inputs = one_row(self.sites, row.adapter)
+        inputs = one_row(self.sites, row.tensors)
         inputs |= {"input_ids": np.array([ids], np.int64), "attention_mask": np.ones((1, length), np.int64)}
         logits = self._read_logits[:, : len(ids)]
         self._session.run_with_iobinding(self._bind(inputs, self._desk, logits))
@@ -153,7 +171,7 @@ class RowDecoder:
         row.place = len(self.seated)
         for past, desk in zip(self._past, self._desk, strict=True):
             past[row.place, :, : row.length] = desk[0, :, : row.length]
-        self._stack.put(row.place, row.adapter)
+        self._stack.put(row.place, row.tensors)
         self._mask[row.place] = 0
         self._mask[row.place, : row.length] = 1
         self.seated.append(row)
@@ -204,7 +222,7 @@ class RowDecoder:
         row.place = None
         self._binding = None
         if last is row:
-            self._stack.put(place, None)
+            self._stack.put(place, {})
             return
         for past in self._past:
             past[place, :, : last.length] = past[last.place, :, : last.length]

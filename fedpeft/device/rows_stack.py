@@ -45,14 +45,14 @@ class Stack:
         self._held: list[Tensors] = [_NOTHING] * places
         self.arrays = {name: _empty(name, shape, places) for name, shape in self._sites.items()}
 
-    def put(self, place: int, tensors: Tensors | None) -> bool:
+    def put(self, place: int, tensors: Tensors) -> bool:
         """Write one adapter.
 
         Parameters
         ----------
         place : int
-        tensors : mapping, optional
-            That fit the sites; the bare base when not given.
+        tensors : mapping
+            That fit the sites; none for the bare base.
 
         Returns
         -------
@@ -60,7 +60,7 @@ class Stack:
             Whether arrays were replaced by wider or narrower ones; whoever points into them must look again.
 
         """
-        self._held[place] = tensors or _NOTHING
+        self._held[place] = tensors
         replaced = False
         for name, shape in self._sites.items():
             if self._widths(name) != self.arrays[name].shape[1:]:
@@ -92,10 +92,9 @@ class Stack:
         return array
 
 
-def one_row(sites: Mapping[str, Shape], tensors: Tensors | None) -> dict[str, NDArray[np.float32]]:
+def one_row(sites: Mapping[str, Shape], tensors: Tensors) -> dict[str, NDArray[np.float32]]:
     """Return what a batch of a single row is given, each array of shape (1, …)."""
-    given = tensors or _NOTHING
-    rows = {name: given[name] if name in given else neutral(name, shape) for name, shape in sites.items()}
+    rows = {name: tensors[name] if name in tensors else neutral(name, shape) for name, shape in sites.items()}
     return {name: np.ascontiguousarray(row[np.newaxis], np.float32) for name, row in rows.items()}
 
 
