@@ -10,15 +10,13 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from fedpeft.device.bundle import FINGERPRINT, GRAPH, Bundle
+from fedpeft.device.bundle import Bundle
 from fedpeft.device.loaded import LoadedAdapter, run_options
 from fedpeft.device.manifest import DecoderFacts
+from fedpeft.device.session import open_graph
 from fedpeft.errors import BundleError
 
 Logits = NDArray[np.float32]
-
-_QUIET = 3
-"""onnxruntime's severity "error": it would warn once per optional input, and those are by design."""
 
 
 @dataclass(frozen=True)
@@ -59,17 +57,7 @@ class Decoder:
     """
 
     def __init__(self, bundle: Bundle, threads: int) -> None:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = _QUIET
-        try:
-            self._session = ort.InferenceSession(
-                str(bundle.folder / GRAPH), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # onnxruntime raises its own classes of Exception
-            raise BundleError(f"{bundle.folder}/{GRAPH}", str(error), "a graph onnxruntime can load") from error
-        stamp = self._session.get_modelmeta().custom_metadata_map.get(FINGERPRINT, "")
-        bundle.require_base(stamp)
+        self._session = open_graph(bundle, threads)
         if bundle.manifest.decoder is None:
             raise BundleError(f"{bundle.folder} decoder", None, "the facts of a decoder")
         self.facts: DecoderFacts = bundle.manifest.decoder

@@ -28,14 +28,7 @@ class Text:
     """
 
     def __init__(self, tokenizer: bytes, facts: DecoderFacts) -> None:
-        try:
-            self._tokenizer = Tokenizer.from_buffer(tokenizer)
-        except Exception as error:  # tokenizers raises nothing narrower
-            raise BundleError("tokenizer.json", str(error), "a tokenizer of the tokenizers library") from error
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
-        # "</s>" typed by a person is five characters, not the end of their message.
-        self._tokenizer.encode_special_tokens = True
+        self._tokenizer = read_tokenizer(tokenizer)
         self.facts = facts
 
     def encode(self, text: str) -> list[int]:
@@ -87,6 +80,25 @@ class Text:
     def lead(self) -> bytes:
         """What the first word of a message begins with: a space, or nothing in other tokenizers."""
         return b" " if self.pieces[self.encode("a")[0]].startswith(b" ") else b""
+
+
+def read_tokenizer(content: bytes) -> Tokenizer:
+    """Read a ``tokenizer.json`` that neither cuts nor pads, and takes a typed mark for its characters.
+
+    Raises
+    ------
+    BundleError
+        When it cannot be read.
+    """
+    try:
+        tokenizer = Tokenizer.from_buffer(content)
+    except Exception as error:  # tokenizers raises nothing narrower
+        raise BundleError("tokenizer.json", str(error), "a tokenizer of the tokenizers library") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    # "</s>" typed by a person is five characters, not the end of their message.
+    tokenizer.encode_special_tokens = True
+    return tokenizer
 
 
 def _alphabet() -> dict[str, int]:

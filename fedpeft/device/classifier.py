@@ -1,0 +1,137 @@
+"""Name the class of a text with a person's adapter and their own head, with onnxruntime alone.
+
+The head travels in the adapter: which classes there are, how many and in which order is the adapter's to say. With z
+the logits of the classes that are asked for,
+
+    P(class | text) = exp(z_class) / Σ exp(z)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedpeft.device.bundle import Bundle
+from fedpeft.device.encoder import Encoder
+from fedpeft.device.loaded import LoadedAdapter, load_adapter
+from fedpeft.device.manifest import Manifest
+from fedpeft.device.sampling import softmax
+from fedpeft.errors import BundleError, nearest
+
+BATCH = 16
+"""Texts in one pass."""
+
+_HEAD = ("head.weight", "head.bias")
+
+
+class Scored(NamedTuple):
+    """A class and how likely it is."""
+
+    label: str
+    probability: float
+
+
+class Classifier:
+    """An encoder on a device. Adapters are switched per request; requests may come from several threads.
+
+    Parameters
+    ----------
+    base_bundle : Path
+    threads : int
+        For the arithmetic of one request.
+    trusted : collection of str, optional
+        Public keys in hexadecimal whose bundles are believed. When not given, whoever signed the base is, and adapters
+        must be signed by the same key.
+
+    Raises
+    ------
+    BundleError
+        When the bundle is incomplete, altered, signed by somebody else, cannot be run, or is no encoder's.
+    """
+
+    def __init__(self, base_bundle: Path, threads: int = 1, trusted: Collection[str] | None = None) -> None:
+        bundle = Bundle.open(base_bundle, "base", trusted)
+        bundle.verify()
+        self.manifest: Manifest = bundle.manifest
+        self._trusted = frozenset(trusted if trusted is not None else [bundle.manifest.signer])
+        self._encoder = Encoder(bundle, threads)
+
+    def load(self, adapter_bundle: Path) -> LoadedAdapter:
+        """Verify a person's adapter and map it; it stays usable as long as it is referenced.
+
+        Raises
+        ------
+        BundleError
+            When the bundle is incomplete, altered, signed by somebody else, meant for another base, or its labels do
+            not fit its head.
+        """
+        mine = self.manifest
+        adapter = load_adapter(adapter_bundle, mine.base_fingerprint, mine.tensors, self._trusted)
+        for name in _HEAD:
+            found = adapter.manifest.tensors.get(name, (0,))[-1]
+            if not found or found != len(adapter.manifest.labels):
+                raise BundleError(
+                    f"{adapter_bundle} {name}", f"{found} classes", f"one per label, {len(adapter.manifest.labels)}"
+                )
+        return adapter
+
+    def classify(self, text: str, adapter: LoadedAdapter, among: Collection[str] | None = None) -> list[Scored]:
+        """Return the classes of a text with their probabilities, likeliest first.
+
+        Parameters
+        ----------
+        text : str
+        adapter : LoadedAdapter
+        among : collection of str, optional
+            Only these of the adapter's labels are possible; all when not given.
+
+        Raises
+        ------
+        BundleError
+            When the adapter was loaded for another base, or has no such label.
+        """
+        return self.classify_all([text], adapter, among)[0]
+
+    def classify_all(
+        self, texts: Sequence[str], adapter: LoadedAdapter, among: Collection[str] | None = None
+    ) -> list[list[Scored]]:
+        """Classify several texts, :data:`BATCH` in a pass; as :meth:`classify`, in the order of the texts."""
+        labels = adapter.manifest.labels
+        if unknown := sorted(set(among or ()) - set(labels)):
+            raise BundleError("label", unknown[0], f"one of {adapter.owner}'s", nearest(unknown[0], labels))
+        chosen = [i for i, label in enumerate(labels) if among is None or label in among]
+        chances = softmax(self.logits(texts, adapter)[:, chosen])
+        named = [labels[i] for i in chosen]
+        return [
+            sorted((Scored(label, float(p)) for label, p in zip(named, row, strict=True)), key=lambda s: -s.probability)
+            for row in chances
+        ]
+
+    def logits(self, texts: Sequence[str], adapter: LoadedAdapter) -> NDArray[np.float32]:
+        """Return every class's score for every text, shape (texts, classes), in the order of the adapter's labels."""
+        return self._read(texts, adapter)[0]
+
+    def embed(self, texts: Sequence[str], adapter: LoadedAdapter | None = None) -> NDArray[np.float32]:
+        """Return what a head reads of each text, shape (texts, hidden); the bare base's without an adapter."""
+        return self._read(texts, adapter)[1]
+
+    def _read(
+        self, texts: Sequence[str], adapter: LoadedAdapter | None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        mine = self.manifest.base_fingerprint
+        if adapter is not None and adapter.manifest.base_fingerprint != mine:
+            raise BundleError(f"adapter of {adapter.owner}", "another base's", f"one of the base {mine[:12]}…")
+        rows = self._encoder.encode(texts)
+        # Texts of a length go together, so that none is padded to another's.
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+        classes = len(adapter.manifest.labels) if adapter is not None else 0
+        logits = np.zeros((len(rows), classes), np.float32)
+        pooled = np.zeros((len(rows), self._encoder.facts.hidden), np.float32)
+        for start in range(0, len(order), BATCH):
+            part = order[start : start + BATCH]
+            logits[part], pooled[part] = self._encoder.read([rows[i] for i in part], adapter)
+        return logits, pooled
