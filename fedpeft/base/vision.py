@@ -7,9 +7,7 @@ within seconds, not to look at photographs.
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
-from tempfile import mkdtemp
 
 import torch
 from safetensors import SafetensorError
@@ -22,8 +20,9 @@ from transformers import (
 )
 
 from fedpeft.base.base import Base
+from fedpeft.base.cache import kept
 from fedpeft.base.fingerprint import fingerprint
-from fedpeft.base.load import DTYPES, home, load_base
+from fedpeft.base.load import DTYPES, load_base
 from fedpeft.base.locate import locate
 from fedpeft.errors import BaseError, nearest
 
@@ -65,9 +64,10 @@ def load_vision(name: str, dtype: str = "float32", root: Path | None = None) -> 
 def _tiny() -> Path:
     """Make the tiny base once and keep it."""
     writer = load_base("keyboard", "float32")
-    target = home() / "bases" / f"{TINY}-{writer.fingerprint[:16]}"
-    if (target / "config.json").exists():
-        return target
+    return kept(f"{TINY}-{writer.fingerprint[:16]}", lambda draft: _write_tiny(writer, draft))
+
+
+def _write_tiny(writer: Base, out: Path) -> None:
     tokenizer = writer.tokenizer
     tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE]})
     image = len(tokenizer) - 1
@@ -87,16 +87,5 @@ def _tiny() -> Path:
         )
     model.model.language_model.load_state_dict(writer.model.model.state_dict())
     model.lm_head.load_state_dict(writer.model.lm_head.state_dict())
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(mkdtemp(dir=target.parent, prefix=".draft-"))
-    try:
-        model.save_pretrained(draft)
-        tokenizer.save_pretrained(draft)
-        draft.replace(target)
-    except (OSError, SafetensorError) as error:
-        # Another process may have made the same base first; its copy is as good.
-        if not (target / "config.json").exists():
-            raise BaseError(f"base cache {target}", str(error), "room to write a copy") from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-    return target
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)

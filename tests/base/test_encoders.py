@@ -42,7 +42,7 @@ def test_minilm_is_found_in_its_package_and_needs_no_copy_in_float32(home):
     assert base.folder == locate("minilm")
     assert not home.exists()
     assert logits(base).shape == (2, 5)
-    assert (builtin_names(), known_names()) == (["keyboard"], ["keyboard", "minilm"])
+    assert (builtin_names(), known_names()) == (["keyboard"], ["keyboard", "minilm", "smollm2-135m"])
 
 
 def test_without_its_package_minilm_says_what_to_install(monkeypatch):

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fedpeft.base import builtin_names, load_base
-from fedpeft.base.load import home as home_of_process
+from fedpeft.base.cache import home as home_of_process
 from fedpeft.base.locate import BUILTIN, locate
 from fedpeft.errors import BaseError
 
@@ -117,9 +117,12 @@ def test_home_is_where_the_environment_says(home, monkeypatch):
         ),
         (
             "./nowhere",
-            "base.name: found './nowhere', expected a builtin name, a folder or a hub id; known: keyboard, minilm",
+            "base.name: found './nowhere', expected a builtin name, a folder or a hub id; known: keyboard, minilm, smollm2-135m",
         ),
-        ("a/b/c", "base.name: found 'a/b/c', expected a builtin name, a folder or a hub id; known: keyboard, minilm"),
+        (
+            "a/b/c",
+            "base.name: found 'a/b/c', expected a builtin name, a folder or a hub id; known: keyboard, minilm, smollm2-135m",
+        ),
     ],
 )
 def test_an_unknown_base_is_refused_with_what_was_probably_meant(name, message):
@@ -148,7 +151,10 @@ def test_a_hub_id_without_a_network_says_what_to_use_instead(tmp_path, monkeypat
     assert refused.value.field == "base.name"
     assert refused.value.value == "someone/some-model"
     assert refused.value.expected == "a hub id that can be fetched from here"
-    assert "use a known base (keyboard, minilm) or a local folder when there is no network" in refused.value.remedy
+    assert (
+        "use a known base (keyboard, minilm, smollm2-135m) or a local folder when there is no network"
+        in refused.value.remedy
+    )
 
 
 CONFIG = json.loads((KEYBOARD / "config.json").read_text())
