@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from fedpeft.device.bundle import TOKENIZER, Bundle
 from fedpeft.device.loaded import LoadedAdapter, run_options
 from fedpeft.device.manifest import EncoderFacts
-from fedpeft.device.session import open_graph
+from fedpeft.device.session import Device, open_graph
 from fedpeft.device.text import read_tokenizer
 from fedpeft.errors import BundleError
 
@@ -38,7 +38,7 @@ class Encoder:
             remedy = "open it with Runtime" if bundle.manifest.decoder is not None else None
             raise BundleError(f"{bundle.folder} encoder", None, "the facts of an encoder", remedy or "")
         self.facts: EncoderFacts = bundle.manifest.encoder
-        self._session = open_graph(bundle, threads)
+        self._session = open_graph(bundle, Device(threads))
         self._tokenizer = read_tokenizer(bundle.read(TOKENIZER))
         self._tokenizer.enable_truncation(self.facts.context)
 

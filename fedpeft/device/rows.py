@@ -21,13 +21,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
-from fedpeft.device.bundle import FINGERPRINT, GRAPH, Bundle
+from fedpeft.device.bundle import Bundle
 from fedpeft.device.loaded import LoadedAdapter
 from fedpeft.device.manifest import DecoderFacts
 from fedpeft.device.rows_stack import Stack, Tensors, one_row
+from fedpeft.device.session import Device, open_graph
 from fedpeft.device.sites import require_fit
 from fedpeft.errors import BundleError
 
@@ -36,7 +36,6 @@ Logits = NDArray[np.float32]
 CHUNK = 64
 """Tokens of a new row read at a time; the seated rows step in between, so that a long prompt holds up nobody."""
 
-_QUIET = 3
 _DEVICE = ("cpu", 0)
 
 
@@ -84,7 +83,7 @@ class RowDecoder:
         self.facts: DecoderFacts = manifest.decoder
         self.sites = manifest.tensors
         self._fingerprint = manifest.base_fingerprint
-        self._session = _session(bundle, threads)
+        self._session = open_graph(bundle, Device(threads))
         d = self.facts
         parts = [f"{i}.{part}" for i in range(d.layers) for part in ("key", "value")]
         self._names = [(f"past_key_values.{part}", f"present.{part}") for part in parts]
@@ -241,15 +240,3 @@ class RowDecoder:
             binding.bind_output(after, *_DEVICE, np.float32, array.shape, array.ctypes.data)
         binding.bind_output("logits", *_DEVICE, np.float32, logits.shape, logits.ctypes.data)
         return binding
-
-
-def _session(bundle: Bundle, threads: int) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = _QUIET
-    try:
-        session = ort.InferenceSession(str(bundle.folder / GRAPH), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime raises its own classes of Exception
-        raise BundleError(f"{bundle.folder}/{GRAPH}", str(error), "a graph onnxruntime can load") from error
-    bundle.require_base(session.get_modelmeta().custom_metadata_map.get(FINGERPRINT, ""))
-    return session

@@ -5,19 +5,28 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedpeft.device.bundle import TOKENIZER, Bundle
+from fedpeft.device.bundle import TEMPLATE, TOKENIZER, Bundle
+from fedpeft.device.chat import Chat, MarkedChat, Message, TemplateChat
+from fedpeft.device.compose import compose
+from fedpeft.device.conversation import Conversation
 from fedpeft.device.decoder import Decoder
+from fedpeft.device.generation import DEFAULT, Generation, Settings
 from fedpeft.device.loaded import LoadedAdapter, load_adapter
 from fedpeft.device.manifest import Manifest
+from fedpeft.device.memory import Bound, Growing, memory_kind
+from fedpeft.device.private import settled
 from fedpeft.device.sampling import GREEDY, Sampling
-from fedpeft.device.suggest import Suggestion, suggest
+from fedpeft.device.session import Device
+from fedpeft.device.shelf import Shelf
+from fedpeft.device.suggest import Suggester, Suggestion
 from fedpeft.device.text import Text
 from fedpeft.device.words import Words
-from fedpeft.errors import BundleError, FedpeftError
+from fedpeft.errors import BundleError
 
 
 class Runtime:
@@ -31,6 +40,12 @@ class Runtime:
     trusted : collection of str, optional
         Public keys in hexadecimal whose bundles are believed. When not given, whoever signed the base is, and adapters
         must be signed by the same key.
+    prepacked : Path, optional
+        Where to keep the graph as this processor wants it; see :mod:`fedpeft.device.session`.
+    mapped : bool
+        Compute from the graph's file, a float32 one.
+    adapters : int
+        Most adapters kept loaded.
 
     Raises
     ------
@@ -38,13 +53,24 @@ class Runtime:
         When the bundle is incomplete, altered, signed by somebody else, or cannot be run.
     """
 
-    def __init__(self, base_bundle: Path, threads: int = 1, trusted: Collection[str] | None = None) -> None:
-        bundle = Bundle.open(base_bundle, "base", trusted)
-        bundle.verify()
-        self.manifest: Manifest = bundle.manifest
+    def __init__(
+        self,
+        base_bundle: Path,
+        threads: int = 1,
+        trusted: Collection[str] | None = None,
+        *,
+        prepacked: Path | None = None,
+        mapped: bool = False,
+        adapters: int = 1024,
+    ) -> None:
+        device = Device(threads, mapped, prepacked)
+        self._shelf = Shelf(self._load, adapters)
+        with settled(Bundle.open(base_bundle, "base", trusted)) as bundle:
+            self.manifest: Manifest = bundle.manifest
+            self._decoder = Decoder(bundle, device)
+            self.text = Text(bundle.read(TOKENIZER), self._decoder.facts)
+            self._chat = _chat(bundle, self.text)
         self._trusted = frozenset(trusted if trusted is not None else [bundle.manifest.signer])
-        self._decoder = Decoder(bundle, threads)
-        self.text = Text(bundle.read(TOKENIZER), self._decoder.facts)
 
     @property
     def context(self) -> int:
@@ -52,21 +78,43 @@ class Runtime:
         return self._decoder.facts.context
 
     def load(self, adapter_bundle: Path) -> LoadedAdapter:
-        """Verify a person's adapter and map it; it stays usable as long as it is referenced.
+        """Verify a person's adapter and map it, or return it as it is when it was loaded before and nothing changed.
+
+        It stays usable as long as it is referenced.
 
         Raises
         ------
         BundleError
             When the bundle is incomplete, altered, signed by somebody else, or meant for another base.
         """
-        return load_adapter(adapter_bundle, self.manifest.base_fingerprint, self.manifest.tensors, self._trusted)
+        return self._shelf.get(adapter_bundle)
+
+    def compose(self, adapters: Sequence[LoadedAdapter], weights: Sequence[float]) -> LoadedAdapter:
+        """Put several adapters together, exactly; see :mod:`fedpeft.device.compose`."""
+        for adapter in adapters:
+            self._require_mine(adapter)
+        return compose(adapters, weights)
+
+    def warm_up(self) -> None:
+        """Run the graph once, so that the first request does not pay for what onnxruntime prepares."""
+        _ = self._memory
+
+    def converse(self, adapter: LoadedAdapter | None = None) -> Conversation:
+        """Begin a text with somebody's adapter that will go on: what was read of it is not read again."""
+        self._require_mine(adapter)
+        return Conversation(self._decoder, self.text, self._chat, self._memory(self._decoder, adapter), adapter)
+
+    def suggester(self, adapter: LoadedAdapter | None = None) -> Suggester:
+        """Begin to suggest words to somebody who types: what was read before the last keystroke is kept."""
+        self._require_mine(adapter)
+        return Suggester(self._decoder, self._words, adapter)
 
     def logits(self, ids: Sequence[int], adapter: LoadedAdapter | None = None) -> NDArray[np.float32]:
         """Score every next token after every token.
 
         Parameters
         ----------
-        ids : sequence of int, at most :attr:`context`
+        ids : sequence of int
         adapter : LoadedAdapter, optional
             The bare base when not given.
 
@@ -80,9 +128,10 @@ class Runtime:
             When there are too many tokens, or the adapter was loaded for another base.
         """
         self._require_mine(adapter)
-        row = np.array([list(ids)], np.int64)
-        scores, _ = self._decoder.read(row, self._decoder.begin(), adapter)
-        first: NDArray[np.float32] = scores[0]
+        opening = self._decoder.opening(adapter)
+        row = np.array([[*opening, *ids]], np.int64)
+        scores, _ = self._decoder.read(row, self._decoder.begin(adapter), adapter)
+        first: NDArray[np.float32] = scores[0, len(opening) :]
         return first
 
     def generate(
@@ -90,96 +139,76 @@ class Runtime:
         ids: Sequence[int],
         adapter: LoadedAdapter | None = None,
         *,
-        tokens: int = 32,
+        tokens: int = DEFAULT.tokens,
         sampling: Sampling = GREEDY,
         seed: int = 0,
         ends: Collection[int] | None = None,
     ) -> Iterator[int]:
-        """Continue token by token, reading each token once.
+        """Continue token by token; see :meth:`Conversation.generate`."""
+        return self.converse(adapter).generate(ids, tokens=tokens, sampling=sampling, seed=seed, ends=ends)
 
-        Parameters
-        ----------
-        ids : sequence of int
-            Begun as :meth:`Text.begin` does. If there are more than the context holds, the first are dropped.
-        adapter : LoadedAdapter, optional
-        tokens : int
-            Stop after this many, or when the context is full.
-        sampling : Sampling
-        seed : int
-            Of the draws, when the temperature is not 0.
-        ends : collection of int, optional
-            Stop before one of these; the base's end marks when not given.
-
-        Yields
-        ------
-        int
-
-        Raises
-        ------
-        BundleError
-            When the adapter was loaded for another base.
-        """
-        self._require_mine(adapter)
-        stop = self._decoder.facts.end if ends is None else ends
-        random = np.random.default_rng(seed)
-        new, cache = list(ids)[-self.context :], self._decoder.begin()
-        for _ in range(tokens):
-            if cache.length + len(new) > self.context:
-                return
-            logits, cache = self._decoder.read(np.array([new], np.int64), cache, adapter)
-            token = sampling.choose(logits[0, -1], random)
-            if token in stop:
-                return
-            yield token
-            new = [token]
+    def stream(
+        self,
+        prompt: str,
+        adapter: LoadedAdapter | None = None,
+        options: Generation = DEFAULT,
+        **settings: Unpack[Settings],
+    ) -> Iterator[str]:
+        """Say how a message begun with ``prompt`` goes on, in parts; see :meth:`Conversation.stream`."""
+        return self.converse(adapter).stream(prompt, options, **settings)
 
     def complete(
         self,
         prompt: str,
         adapter: LoadedAdapter | None = None,
-        *,
-        tokens: int = 32,
-        temperature: float = 0.0,
-        top_k: int = 0,
-        seed: int = 0,
+        options: Generation = DEFAULT,
+        **settings: Unpack[Settings],
     ) -> str:
-        """Return how a message begun with ``prompt`` goes on, to its end or for ``tokens`` tokens.
+        """Return how a message begun with ``prompt`` goes on; see :meth:`Conversation.stream`."""
+        return self.converse(adapter).complete(prompt, options, **settings)
 
-        A prompt that is too long loses its beginning, but at least half of the context stays for the prompt.
-
-        Raises
-        ------
-        FedpeftError
-            For a negative temperature or number.
-        BundleError
-            When the adapter was loaded for another base.
-        """
-        if tokens < 1:
-            raise FedpeftError("tokens", tokens, "1 or more")
-        # Pieces carry the space before them: one at the end of the prompt would be a piece of its own.
-        typed = prompt.rstrip()
-        ids = self.text.begin(typed, room=self.context - min(tokens, self.context // 2))
-        sampling = Sampling(temperature, top_k)
-        made = list(self.generate(ids, adapter, tokens=tokens, sampling=sampling, seed=seed))
-        continuation = self.text.decode(made)
-        return continuation if typed and typed == prompt else continuation.lstrip(" ")
+    def chat(
+        self,
+        messages: Sequence[Message],
+        adapter: LoadedAdapter | None = None,
+        options: Generation = DEFAULT,
+        **settings: Unpack[Settings],
+    ) -> str:
+        """Return the next message of a conversation; see :meth:`Conversation.reply`, which streams it."""
+        return self.converse(adapter).chat(messages, options, **settings)
 
     def suggest(self, typed: str, adapter: LoadedAdapter | None = None, *, count: int = 3) -> list[Suggestion]:
         """Return the likeliest next words, or completions of the word being typed, best first.
+
+        Whoever asks again after every keystroke has a :meth:`suggester`, which is quicker.
 
         Raises
         ------
         BundleError
             When the adapter was loaded for another base, or the tokenizer is not byte-level.
         """
-        self._require_mine(adapter)
-        return suggest(typed, self._decoder, self._words, adapter, count)
+        return self.suggester(adapter).suggest(typed, count)
 
     @cached_property
     def _words(self) -> Words:
         return Words(self.text)
 
+    @cached_property
+    def _memory(self) -> type[Bound] | type[Growing]:
+        return memory_kind(self._decoder)
+
+    def _load(self, folder: Path) -> LoadedAdapter:
+        adapter = load_adapter(folder, self.manifest.base_fingerprint, self.manifest.tensors, self._trusted)
+        self._decoder.require_place(adapter)
+        return adapter
+
     def _require_mine(self, adapter: LoadedAdapter | None) -> None:
         mine = self.manifest.base_fingerprint
         if adapter is not None and adapter.manifest.base_fingerprint != mine:
             raise BundleError(f"adapter of {adapter.owner}", "another base's", f"one of the base {mine[:12]}…")
+
+
+def _chat(bundle: Bundle, text: Text) -> Chat:
+    if TEMPLATE in bundle.manifest.files:
+        return TemplateChat(text, bundle.read(TEMPLATE).decode())
+    return MarkedChat(text)

@@ -8,19 +8,22 @@ punctuation, the end of the message):
 While a word is being typed, only pieces that agree with its letters so far are followed, whatever way the
 tokenizer would have cut them ("token healing"). The search ends when no unfinished word is likelier than the
 last one to be returned.
+
+Between keystrokes the text before the word hardly changes: a :class:`Suggester` keeps what it has read of it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from heapq import nlargest
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedpeft.device.decoder import Decoder
+from fedpeft.device.decoder import Cache, Decoder
 from fedpeft.device.loaded import LoadedAdapter
-from fedpeft.device.sampling import softmax
+from fedpeft.device.sampling import Scores, softmax
 from fedpeft.device.words import Words, finished
 
 WIDTH = 12
@@ -29,6 +32,8 @@ LONGEST = 48
 """Bytes of a word being typed; nobody wants completions of a longer one."""
 _TAIL = 8
 """Pieces a word may go on for after its typed letters."""
+_STRIDE = 32
+"""Tokens by which the beginning of a long text is dropped: were it one by one, every keystroke would read it all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,50 +60,99 @@ class _Beam:
     probability: float
 
 
-def suggest(typed: str, decoder: Decoder, words: Words, adapter: LoadedAdapter | None, count: int) -> list[Suggestion]:
-    """Suggest words.
+class Suggester:
+    """Suggests words to one person while they type. Several threads may ask; one is answered at a time.
 
     Parameters
     ----------
-    typed : str
-        If it ends within a word, the suggestions begin with that word's letters.
     decoder : Decoder
     words : Words
     adapter : LoadedAdapter, optional
-    count : int
-
-    Returns
-    -------
-    list of Suggestion
-        Distinct words, best first; fewer than ``count`` only when the word being typed is longer than
-        :data:`LONGEST`.
     """
-    before, target = words.divide(typed)
-    if len(target) > LONGEST:
-        return []
-    depth = min(len(target) + _TAIL, decoder.facts.context // 2)
-    ids = words.text.begin(before, room=decoder.facts.context - depth)
-    logits, cache = decoder.read(np.array([ids], np.int64), decoder.begin(), adapter)
-    beams = [_Beam(b"", 1.0)]
-    found: dict[str, float] = {}
-    for _ in range(depth):
-        scores = softmax(logits[:, -1])
-        allowed = np.stack([words.following(beam.spelled, target) for beam in beams])
-        chances = np.array([[beam.probability] for beam in beams]) * scores * allowed
-        parents, chosen = _best(chances)
-        if not len(chosen) or chances[parents[0], chosen[0]] <= _least(found, count):
-            break
-        beams = [
-            _Beam(beams[parent].spelled + words.text.pieces[piece], float(chances[parent, piece]))
-            for parent, piece in zip(parents, chosen, strict=True)
-        ]
-        logits, cache = decoder.read(chosen[:, None], cache.rows(parents), adapter)
-        over = softmax(logits[:, -1])[:, words.ends].sum(-1)
-        for beam, end in zip(beams, over, strict=True):
-            if word := finished(beam.spelled, target):
-                found[word] = found.get(word, 0.0) + beam.probability * float(end)
-    best = nlargest(count, found.items(), key=lambda item: item[1])
-    return [Suggestion(word, probability) for word, probability in best]
+
+    def __init__(self, decoder: Decoder, words: Words, adapter: LoadedAdapter | None = None) -> None:
+        self._decoder, self._words, self._adapter = decoder, words, adapter
+        self._opening = decoder.opening(adapter)
+        self._start = decoder.begin(adapter)
+        self._read: list[int] = []
+        self._cache, self._chances = self._start, np.empty((1, 0))
+        self._lock = Lock()
+
+    def suggest(self, typed: str, count: int = 3) -> list[Suggestion]:
+        """Suggest words.
+
+        Parameters
+        ----------
+        typed : str
+            If it ends within a word, the suggestions begin with that word's letters.
+        count : int
+
+        Returns
+        -------
+        list of Suggestion
+            Distinct words, best first; fewer than ``count`` only when the word being typed is longer than
+            :data:`LONGEST`.
+        """
+        before, target = self._words.divide(typed)
+        if len(target) > LONGEST:
+            return []
+        with self._lock:
+            room = self._decoder.room(self._adapter)
+            depth = min(len(target) + _TAIL, room // 2)
+            self._know([*self._opening, *self._begin(before, room - depth)])
+            found = self._search(target, depth, count)
+        best = nlargest(count, found.items(), key=lambda item: item[1])
+        return [Suggestion(word, probability) for word, probability in best]
+
+    def _begin(self, before: str, room: int) -> list[int]:
+        """Return a text's tokens; of one that is too long, some more than needed are dropped."""
+        text = self._words.text
+        whole = len(text.begin(before, room=1 << 30))
+        if whole <= room:
+            return text.begin(before, room)
+        return text.begin(before, room=whole - -(-(whole - room) // _STRIDE) * _STRIDE)
+
+    def _know(self, ids: list[int]) -> None:
+        """Read what of a text is new, and keep its scores."""
+        known = self._read
+        same = next((i for i, (a, b) in enumerate(zip(known, ids, strict=False)) if a != b), min(len(known), len(ids)))
+        if same == len(ids) == len(known):
+            return
+        kept = min(same, len(ids) - 1)
+        cache = self._cache.first(self._start.length + kept) if kept else self._start
+        # Until it is read, nothing is known: a failure leaves no half-read text.
+        self._read = []
+        logits, self._cache = self._decoder.read(np.array([ids[kept:]], np.int64), cache, self._adapter)
+        self._chances = softmax(logits[:, -1])
+        self._read = ids
+
+    def _search(self, target: bytes, depth: int, count: int) -> dict[str, float]:
+        words, cache, scores = self._words, self._cache, self._chances
+        beams = [_Beam(b"", 1.0)]
+        found: dict[str, float] = {}
+        for _ in range(depth):
+            allowed = np.stack([words.following(beam.spelled, target) for beam in beams])
+            chances = np.array([[beam.probability] for beam in beams]) * scores * allowed
+            parents, chosen = _best(chances)
+            least = _least(found, count)
+            likely = chances[parents, chosen] > least
+            parents, chosen = parents[likely], chosen[likely]
+            if not len(chosen):
+                break
+            beams = [
+                _Beam(beams[parent].spelled + words.text.pieces[piece], float(chances[parent, piece]))
+                for parent, piece in zip(parents, chosen, strict=True)
+            ]
+            scores, cache = self._extend(cache, parents, chosen)
+            over = scores[:, words.ends].sum(-1)
+            for beam, end in zip(beams, over, strict=True):
+                if word := finished(beam.spelled, target):
+                    found[word] = found.get(word, 0.0) + beam.probability * float(end)
+        return found
+
+    def _extend(self, cache: Cache, parents: NDArray[np.int64], pieces: NDArray[np.int64]) -> tuple[Scores, Cache]:
+        logits, longer = self._decoder.read(pieces[:, None], cache.rows(parents), self._adapter)
+        return softmax(logits[:, -1]), longer
 
 
 def _least(found: dict[str, float], count: int) -> float:

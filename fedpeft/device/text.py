@@ -35,6 +35,26 @@ class Text:
         """Return a text's pieces, without marks."""
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
+    def encode_marked(self, text: str) -> list[int]:
+        """Return the pieces of a text that the base's own template made: marks in it are marks."""
+        return list(self._marking.encode(text, add_special_tokens=False).ids)
+
+    @cached_property
+    def _marking(self) -> Tokenizer:
+        """Another tokenizer: one that was switched back and forth would mix up threads."""
+        twin = Tokenizer.from_str(self._tokenizer.to_str())
+        twin.encode_special_tokens = False
+        return twin
+
+    @cached_property
+    def marks(self) -> tuple[str, ...]:
+        """How the marks are written."""
+        return tuple(token.content for token in self._tokenizer.get_added_tokens_decoder().values() if token.special)
+
+    def written(self, ids: Sequence[int]) -> str:
+        """Return how marks are written."""
+        return "".join(self._tokenizer.id_to_token(i) or "" for i in ids)
+
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of pieces; marks say nothing."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
