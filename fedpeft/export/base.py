@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from fedpeft.base import Base
 from fedpeft.data.windows import Marks
@@ -133,9 +134,11 @@ def backend_of(base: Base, options: ExportOptions | None = None) -> Backend:
     Raises
     ------
     BaseError
-        When the native backend is asked for, and has no graph for the architecture.
+        When it is neither a language model nor an encoder, or the native backend is asked for and has no graph for it.
     """
     family, wanted = str(base.model.config.model_type), options.backend if options else None
+    if base.labels is None and type(base.model).__name__ not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
+        raise BaseError("base architecture", family, "a language model or an encoder", "this one runs with torch only")
     known = base.labels is None and family in FAMILIES
     if wanted == "native" and not known:
         found = family if base.labels is None else f"{family}, a classifier"

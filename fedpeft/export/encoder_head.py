@@ -74,15 +74,13 @@ class Head:
         parent, _, child = self.last.rpartition(".")
         setattr(model.get_submodule(parent), child, nn.Identity())
 
-    def inputs(self, tensors: Mapping[str, NDArray[np.float32]], classes: slice) -> Arrays:
+    def inputs(self, tensors: Mapping[str, NDArray[np.float32]]) -> Arrays:
         """Turn a trained head into the graph's inputs.
 
         Parameters
         ----------
         tensors : mapping
             The head's parameters by their names in torch, such as ``classifier.weight`` of shape (classes, hidden).
-        classes : slice
-            The rows to take: those of the task that the adapter's owner belongs to.
 
         Raises
         ------
@@ -96,7 +94,7 @@ class Head:
         if weight is None:
             raise AdapterError("adapter tensors", sorted(tensors), f"a trained head, {self.last}.weight")
         bias = tensors.get(f"{self.last}.bias", np.zeros(len(weight), np.float32))
-        filled = {WEIGHT: np.ascontiguousarray(weight[classes].T), BIAS: np.ascontiguousarray(bias[classes])}
+        filled = {WEIGHT: np.ascontiguousarray(weight.T), BIAS: np.ascontiguousarray(bias)}
         for name in self.layers:
             if f"{name}.weight" not in tensors:
                 raise AdapterError("adapter tensors", sorted(tensors), f"{name}.weight, a part of the head")
@@ -106,6 +104,15 @@ class Head:
             if f"{name}.bias" in tensors:
                 filled[f"{name}.bias_delta"] = tensors[f"{name}.bias"]
         return filled
+
+    def divide(self, tensors: Mapping[str, NDArray[np.float32]]) -> tuple[Arrays, Arrays]:
+        """Return the tensors of an adapter that are its head's, by their names in torch, and the others as they are."""
+        mine, others = Arrays(), Arrays()
+        for name, tensor in tensors.items():
+            plain = name.removeprefix("base_model.").removeprefix("model.")
+            of_head = plain.rpartition(".")[0] in (self.last, *self.layers)
+            (mine if of_head else others)[plain if of_head else name] = tensor
+        return mine, others
 
 
 def joined(adapter: Mapping[str, NDArray[np.float32]], head: Mapping[str, NDArray[np.float32]]) -> Arrays:
@@ -117,3 +124,12 @@ def joined(adapter: Mapping[str, NDArray[np.float32]], head: Mapping[str, NDArra
         else:
             both[name] = np.concatenate([adapter[name], head[name]], axis=1 if ".lora_A." in name else 0)
     return both
+
+
+def narrowed(inputs: Mapping[str, NDArray[np.float32]], classes: slice) -> Arrays:
+    """Return an adapter's inputs with some of its head's classes: those of the task that its owner has."""
+    kept: Arrays = dict(inputs)
+    for name in (WEIGHT, BIAS):
+        if name in kept:
+            kept[name] = np.ascontiguousarray(kept[name][..., classes])
+    return kept

@@ -1,0 +1,168 @@
+"""Decoders that no graph is written for by hand: traced by torch, run by the same runtime, equal to peft."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedModel
+
+from fedpeft.adapters import Adapter
+from fedpeft.base import load_base
+from fedpeft.base.tokenizer import train_tokenizer
+from fedpeft.device import LoadedAdapter, Runtime
+from fedpeft.errors import BaseError, ScenarioError
+from fedpeft.export import ExportOptions, export_adapter, export_base
+from fedpeft.signing.signature import SigningKey
+
+KEY = SigningKey.from_private_bytes(bytes(32))
+TEXTS = ["so what do you want to do today", "i think i am going to the beach", "haha that is really funny"] * 4
+VOCABULARY = 300
+
+SIZES = {"vocab_size": VOCABULARY, "bos_token_id": 1, "eos_token_id": 2}
+GPT2 = GPT2LMHeadModel, GPT2Config(n_embd=48, n_layer=2, n_head=4, n_positions=96, **SIZES)
+NEOX = (
+    GPTNeoXForCausalLM,
+    GPTNeoXConfig(
+        hidden_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=96,
+        **SIZES,
+    ),
+)
+TARGETS = {
+    "gpt2": ["c_attn", "c_proj", "c_fc"],
+    "neox": ["query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"],
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A decoder on disk and in a bundle, with two adapters as peft holds them."""
+
+    name: str
+    folder: Path
+    source: Path
+    runtime: Runtime
+    adapters: dict[str, LoadedAdapter]
+    peft: PreTrainedModel
+
+    def torch_logits(self, ids: list[int], adapter: str | None) -> np.ndarray:
+        with torch.no_grad():
+            if adapter is None:
+                with self.peft.disable_adapter():
+                    return self.peft(input_ids=torch.tensor([ids])).logits[0].numpy()
+            self.peft.set_adapter(adapter)
+            return self.peft(input_ids=torch.tensor([ids])).logits[0].numpy()
+
+
+@pytest.fixture(scope="module", params=["gpt2", "neox"])
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    kind, config = {"gpt2": GPT2, "neox": NEOX}[request.param]
+    folder = tmp_path_factory.mktemp(request.param)
+    torch.manual_seed(0)
+    kind(config).save_pretrained(folder / "source")
+    train_tokenizer(TEXTS, VOCABULARY).save_pretrained(folder / "source")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FEDPEFT_HOME", str(folder / "home"))
+        base = load_base(str(folder / "source"), "float32")
+        manifest = export_base(base, folder / "base", key=KEY)
+    runtime, adapters = Runtime(folder / "base"), {}
+    peft = base.model
+    for seed, (name, rank, patterns) in enumerate(
+        [("wide", 8, {}), ("mixed", 4, {"rank_pattern": {TARGETS[request.param][0]: 2}, "use_rslora": True})]
+    ):
+        settings = LoraConfig(
+            r=rank, lora_alpha=12, target_modules=TARGETS[request.param], task_type="CAUSAL_LM",
+            fan_in_fan_out=request.param == "gpt2", **patterns,
+        )  # fmt: skip
+        if seed == 0:
+            peft = get_peft_model(base.model, settings, adapter_name=name)
+        else:
+            peft.add_adapter(name, settings)
+        generator = torch.Generator().manual_seed(seed)
+        for parameter, value in peft.named_parameters():
+            if f".{name}." in parameter:
+                value.data = torch.randn(value.shape, generator=generator) * 0.2
+        peft.save_pretrained(folder / "peft", selected_adapters=[name])
+        adapter = Adapter.load(folder / "peft" / name, base.fingerprint)
+        export_adapter(adapter, folder / name, owner=name, base=manifest, key=KEY)
+        adapters[name] = runtime.load(folder / name)
+    peft.eval()
+    return Case(request.param, folder, folder / "source", runtime, adapters, peft)
+
+
+def prompts() -> list[list[int]]:
+    random = np.random.default_rng(3)
+    return [random.integers(5, VOCABULARY, length).tolist() for length in (1, 7, 50)]
+
+
+@pytest.mark.parametrize("name", [None, "wide", "mixed"])
+def test_a_traced_decoder_scores_as_peft_does(case, name):
+    for ids in prompts():
+        ours = case.runtime.logits(ids, case.adapters.get(name))
+        assert np.abs(ours - case.torch_logits(ids, name)).max() <= 1e-4
+
+
+@pytest.mark.parametrize("name", [None, "wide", "mixed"])
+def test_a_traced_decoder_with_a_cache_writes_what_peft_writes_without_one(case, name):
+    prompt = prompts()[1]
+    ours = list(case.runtime.generate(prompt, case.adapters.get(name), tokens=20, ends=()))
+    theirs = list(prompt)
+    for _ in range(20):
+        theirs.append(int(case.torch_logits(theirs, name)[-1].argmax()))
+    assert ours == theirs[len(prompt) :]
+
+
+@pytest.mark.parametrize("name", ["wide", "mixed"])
+def test_an_adapter_changes_what_a_traced_decoder_says(case, name):
+    for ids in prompts():
+        assert np.abs(case.runtime.logits(ids, case.adapters[name]) - case.runtime.logits(ids)).max() > 1e-2
+    assert case.runtime.suggest("i think ", case.adapters[name]) != case.runtime.suggest("i think ")
+
+
+def test_a_tied_head_is_stored_once(case):
+    graph = onnx.load(case.folder / "base" / "model.onnx", load_external_data=False).graph
+    tables = [i.name for i in graph.initializer if sorted(i.dims) == [48, VOCABULARY]]
+    assert len(tables) == {"gpt2": 1, "neox": 2}[case.name]
+
+
+def test_nothing_of_the_machine_that_traced_is_in_the_bundle(case):
+    content = (case.folder / "base" / "model.onnx").read_bytes()
+    assert b"site-packages" not in content
+    assert b"stack_trace" not in content
+
+
+def test_a_base_is_traced_once_and_then_read_from_its_folder(case, tmp_path, monkeypatch):
+    monkeypatch.setenv("FEDPEFT_HOME", str(case.folder / "home"))
+    monkeypatch.setattr(torch.onnx, "export", lambda *_, **__: pytest.fail("traced again"))
+    base = load_base(str(case.source), "float32")
+    again = export_base(base, tmp_path / "again", key=KEY, options=ExportOptions(precision="int8"))
+    ids = prompts()[1]
+    runtime = Runtime(tmp_path / "again")
+    adapter = runtime.load(case.folder / "wide")
+    with_int8, exact = runtime.logits(ids, adapter), case.runtime.logits(ids, case.adapters["wide"])
+    assert again.precision == "int8"
+    assert 0 < np.abs(with_int8 - exact).max() < 0.1
+    assert np.abs(with_int8 - runtime.logits(ids)).max() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (ExportOptions(variant="rows"), "export.variant"),
+        (ExportOptions(sites=frozenset({"bottleneck"})), "export.sites"),
+        (ExportOptions(backend="native"), "backend torch"),
+    ],
+)
+def test_what_tracing_cannot_do_is_refused_and_leaves_nothing(case, tmp_path, monkeypatch, options, complaint):
+    monkeypatch.setenv("FEDPEFT_HOME", str(case.folder / "home"))
+    base = load_base(str(case.source), "float32")
+    with pytest.raises((ScenarioError, BaseError), match=complaint):
+        export_base(base, tmp_path / "bundle", key=KEY, options=options)
+    assert not list(tmp_path.iterdir())
