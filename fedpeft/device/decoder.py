@@ -58,7 +58,7 @@ class Decoder:
     ----------
     bundle : Bundle
         Of kind ``base``, verified, and of the variant ``optional``.
-    device : Device
+    device : Device, optional
 
     Raises
     ------
@@ -67,14 +67,14 @@ class Decoder:
         manifest says.
     """
 
-    def __init__(self, bundle: Bundle, device: Device) -> None:
+    def __init__(self, bundle: Bundle, device: Device | None = None) -> None:
         manifest = bundle.manifest
         if manifest.decoder is None:
             raise BundleError(f"{bundle.folder} decoder", None, "the facts of a decoder")
         if manifest.variant != "optional":
             remedy = "export the base with --variant optional"
             raise BundleError(f"{bundle.folder} variant", manifest.variant, "'optional'", remedy)
-        self.session = open_graph(bundle, device)
+        self.session = open_graph(bundle, device or Device())
         self.facts: DecoderFacts = manifest.decoder
         parts = [f"{i}.{part}" for i in range(self.facts.layers) for part in ("key", "value")]
         self.past = [f"past_key_values.{part}" for part in parts]
@@ -111,7 +111,7 @@ class Decoder:
         """Return how many tokens of text fit beside what an adapter puts before them."""
         return self.facts.context - (adapter.past + adapter.prompt if adapter is not None else 0)
 
-    def begin(self, adapter: LoadedAdapter | None) -> Cache:
+    def begin(self, adapter: LoadedAdapter | None = None) -> Cache:
         """Return the cache of a row that has read nothing: empty, or an adapter's prefix."""
         if adapter is not None and adapter.prefix:
             return Cache(adapter.past, [adapter.prefix[name] for name in self.past])

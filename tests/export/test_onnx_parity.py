@@ -50,7 +50,7 @@ def test_an_adapter_changes_the_answer_on_every_run_path(exported, name):
 
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_an_adapter_still_acts_on_the_tokens_after_the_cached_ones(exported, name):
-    decoder = Decoder(Bundle.open(exported.folder / "base", "base"), threads=1)
+    decoder = Decoder(Bundle.open(exported.folder / "base", "base"))
     first, second = np.array([prompts()[1]]), np.array([[77]])
     _, cache = decoder.read(first, decoder.begin(), None)
     with_adapter, _ = decoder.read(second, cache, exported.loaded[name])
