@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,20 @@ from fedpeft.base import Base, load_base
 from fedpeft.device.folders import EVERYBODY, NOBODY, TRUST, adapter_folder, base_folder
 from fedpeft.device.manifest import Manifest
 from fedpeft.errors import AdapterError, BaseError, RunError
-from fedpeft.export.adapter import export_adapter, require_plain
+from fedpeft.export.adapter import export_adapter
 from fedpeft.export.base import backend_of, export_base
+from fedpeft.export.encoder_run import Classes
+from fedpeft.export.fill import Ground, fill, require_fillable
+from fedpeft.export.options import site_kind
+from fedpeft.export.settings import RunSettings, read_record, read_scenario
+from fedpeft.seeds import derive
 from fedpeft.signing.keyfile import read_key, write_key
 from fedpeft.signing.signature import SigningKey
 
 
-def export_run(run: Path, base: Base | None = None, key: SigningKey | None = None) -> dict[str, Manifest]:
+def export_run(
+    run: Path, base: Base | None = None, key: SigningKey | None = None, settings: RunSettings | None = None
+) -> dict[str, Manifest]:
     """Export a run's base and adapters to ``<run>/device``.
 
     Parameters
@@ -29,6 +36,8 @@ def export_run(run: Path, base: Base | None = None, key: SigningKey | None = Non
         The run's base if it is loaded already.
     key : Ed25519PrivateKey, optional
         Whose signature the bundles carry; when not given, the run's own, which is made with its first export.
+    settings : RunSettings, optional
+        By default what the scenario's ``[export]`` table says.
 
     Returns
     -------
@@ -42,14 +51,39 @@ def export_run(run: Path, base: Base | None = None, key: SigningKey | None = Non
     FedpeftError
         When the base or an adapter cannot be exported.
     """
-    adapters = find_adapters(run)
-    base = base or _load(run)
+    adapters, scenario, record = find_adapters(run), read_scenario(run), read_record(run)
+    settings, classes = settings or RunSettings.of(scenario), Classes.of(scenario)
+    base = base or _load(scenario, classes)
+    ground = Ground(base, derive(int(scenario.get("seed", 0)), "initial adapter"))
     key = key or signing_key(run)
-    exported = {NOBODY: export_base(base, base_folder(run), key=key)}
+    first = next(iter(adapters.values()), None)
+    options = settings.options
+    if first is not None:
+        # One method, so one of its adapters shows which sites all of them fill.
+        options = replace(options, sites=options.sites | needed_sites(Adapter.load(first, base.fingerprint), ground))
+    exported = {NOBODY: export_base(base, base_folder(run), key=key, options=options)}
     for owner, folder in adapters.items():
-        adapter, out = Adapter.load(folder, base.fingerprint), adapter_folder(run, owner)
-        exported[owner] = export_adapter(adapter, out, owner=owner, base=exported[NOBODY], key=key)
+        start, end = classes.range_of(owner) if classes else (0, 0)
+        exported[owner] = export_adapter(
+            Adapter.load(folder, base.fingerprint),
+            adapter_folder(run, owner),
+            owner=owner,
+            base=exported[NOBODY],
+            key=key,
+            ground=ground,
+            numbers=settings.adapters,
+            scenario=record.get("scenario"),
+            privacy=record.get("privacy"),
+            labels=classes.labels[start:end] if classes else (),
+            classes=slice(start, end) if classes else slice(None),
+        )
     return exported
+
+
+def needed_sites(adapter: Adapter, ground: Ground) -> frozenset[str]:
+    """Return the kinds of sites that an adapter fills."""
+    kinds = {site_kind(name) for name in fill(adapter, ground).inputs}
+    return frozenset(kind for kind in kinds if kind is not None)
 
 
 def signing_key(run: Path) -> SigningKey:
@@ -61,10 +95,11 @@ def signing_key(run: Path) -> SigningKey:
 
 
 def obstacle(base: Base, config: Mapping[str, Any]) -> str | None:
-    """Return why a base and adapters of this configuration cannot become bundles, or None when they can."""
+    """Return why a base and adapters of this configuration are not exported with their run, or None when they are."""
     try:
-        backend_of(base)
-        require_plain(config)
+        if backend_of(base) != "native":
+            return f"torch traces a {base.model.config.model_type}, which takes its time: use `fedpeft export`"
+        require_fillable(config)
     except (AdapterError, BaseError) as error:
         return str(error)
     return None
@@ -88,11 +123,6 @@ def find_adapters(run: Path) -> dict[str, Path]:
     return found
 
 
-def _load(run: Path) -> Base:
-    path = run / "scenario.json"
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))["base"]
-        name, dtype = str(settings["name"]), str(settings["dtype"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(str(path), repr(error), "a scenario with base.name and base.dtype") from error
-    return load_base(name, dtype)
+def _load(scenario: Mapping[str, Any], classes: Classes | None) -> Base:
+    named = scenario["base"]
+    return load_base(str(named["name"]), str(named["dtype"]), labels=len(classes.labels) if classes else None)

@@ -116,7 +116,8 @@ class RunFolder:
         self.write(ENVIRONMENT, environment())
         known = self.read(RUN, {})
         started = known.get("started", datetime.now(UTC).isoformat(timespec="seconds"))
-        self.write(RUN, {"name": self.path.name, "started": started, "seconds": 0.0, **known, **facts})
+        first = {"name": self.path.name, "started": started, "seconds": 0.0}
+        self.write(RUN, {**first, **known, "scenario": scenario.digest, **facts})
 
 
 def cores() -> int:

@@ -17,7 +17,8 @@ from fedpeft.base import load_base
 from fedpeft.device import Bundle
 from fedpeft.errors import AdapterError, BundleError
 from fedpeft.export import export_adapter, export_base
-from fedpeft.export.adapter import lora_inputs, write_onnx_adapter
+from fedpeft.export.adapter import write_onnx_adapter
+from fedpeft.export.fill import fill
 from fedpeft.signing.signature import SigningKey
 
 KEY = SigningKey.from_private_bytes(bytes(32))
@@ -119,7 +120,7 @@ def test_a_full_disk_leaves_the_last_whole_adapter(exported, tmp_path):
 
 
 def test_a_full_disk_is_noticed_while_onnxruntime_writes(exported, tmp_path):
-    inputs = lora_inputs(exported.adapters["rank 8"])
+    inputs = fill(exported.adapters["rank 8"]).inputs
     with disk_full_after(200_000), pytest.raises(BundleError, match="free some space"):
         write_onnx_adapter(inputs, tmp_path / "adapter.onnx_adapter")
 
@@ -128,7 +129,8 @@ def test_a_full_disk_is_noticed_while_onnxruntime_writes(exported, tmp_path):
     ("change", "complaint"),
     [
         (lambda a: replace(a, base="0" * 64), "adapter base"),
-        (lambda a: replace(a, config={**a.config, "peft_type": "IA3"}), "found 'IA3', expected LORA"),
+        (lambda a: replace(a, config={**a.config, "peft_type": "HRA"}), "found 'HRA', expected LORA"),
+        (lambda a: replace(a, config={**a.config, "peft_type": "IA3"}), "ends with .ia3_l"),
         (lambda a: replace(a, config={**a.config, "use_dora": True}), "use_dora"),
         (lambda a: replace(a, config={**a.config, "bias": "all"}), "bias"),
         (lambda a: replace(a, config={**a.config, "modules_to_save": ["lm_head"]}), "modules_to_save"),

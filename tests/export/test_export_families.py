@@ -12,7 +12,7 @@ from fedpeft.adapters import Adapter
 from fedpeft.base import Base, load_base
 from fedpeft.device import Runtime
 from fedpeft.errors import BaseError
-from fedpeft.export import export_adapter, export_base
+from fedpeft.export import ExportOptions, export_adapter, export_base
 from fedpeft.signing.signature import SigningKey
 
 KEY = SigningKey.from_private_bytes(bytes(32))
@@ -89,11 +89,11 @@ def test_pefts_own_files_with_patterns_rslora_and_some_layers_only_are_exact(bas
     assert difference(other, model, runtime) > 1e-2
 
 
-def test_an_architecture_without_a_graph_is_refused_by_name(base, tmp_path):
+def test_an_architecture_that_the_native_backend_does_not_write_is_refused_by_name(base, tmp_path):
     config = GPT2Config(n_embd=32, n_layer=1, n_head=2, vocab_size=2048, bos_token_id=1, eos_token_id=2)
     other = saved(GPT2LMHeadModel(config), base, tmp_path / "model")
     with pytest.raises(BaseError, match=r"architecture: found 'gpt2'.*llama"):
-        export_base(other, tmp_path / "bundle", key=KEY)
+        export_base(other, tmp_path / "bundle", key=KEY, options=ExportOptions(backend="native"))
     assert not (tmp_path / "bundle").exists()
 
 
