@@ -65,6 +65,14 @@ class RunError(FedpeftError):
     """A run folder that is missing, unfinished or in use."""
 
 
+class ServeError(FedpeftError):
+    """A service that cannot start: its limits, tokens, certificate or port."""
+
+
+class WebError(FedpeftError):
+    """A browser client that cannot be built or served."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Say which known name was probably meant.
 

@@ -4,6 +4,7 @@
 ``<run>/scenario.json``             what it runs; written first
 ``<run>/run.json``                  when it started, and more; written when base and text are read
 ``<run>/device/base/``              the base bundle
+``<run>/device/base-rows/``         the same base in the variant ``rows``, where the run is served
 ``<run>/device/adapters/<user>/``   one adapter bundle per person, and ``global``
 ==================================  ==============================================================
 """
@@ -53,6 +54,11 @@ def find_run(name: str = LATEST, root: Path = Path("runs")) -> Path:
 def base_folder(run: Path) -> Path:
     """Return where a run's base bundle lies or will lie."""
     return run / "device" / "base"
+
+
+def rows_folder(run: Path) -> Path:
+    """Return where a run's base for serving lies or will lie."""
+    return run / "device" / "base-rows"
 
 
 def adapter_folder(run: Path, user: str) -> Path:

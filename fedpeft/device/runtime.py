@@ -77,6 +77,11 @@ class Runtime:
         """Most tokens a request can hold."""
         return self._decoder.facts.context
 
+    @property
+    def form(self) -> Chat:
+        """How the base is shown a conversation."""
+        return self._chat
+
     def load(self, adapter_bundle: Path) -> LoadedAdapter:
         """Verify a person's adapter and map it, or return it as it is when it was loaded before and nothing changed.
 
