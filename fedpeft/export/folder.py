@@ -14,15 +14,17 @@ from fedpeft.errors import BundleError
 
 
 @contextmanager
-def whole_folder(out: Path, mode: int) -> Iterator[Path]:
+def whole_folder(out: Path, mode: int, marker: str = MANIFEST) -> Iterator[Path]:
     """Write a folder beside ``out`` and rename it into place when the block ends well.
 
     Parameters
     ----------
     out : Path
-        Replaced if it is a bundle already.
+        Replaced if it is one of its kind already.
     mode : int
         Of the folder; its files get the same without execution.
+    marker : str
+        The file by which such a folder is known: what has none is something else, and is left alone.
 
     Yields
     ------
@@ -37,14 +39,15 @@ def whole_folder(out: Path, mode: int) -> Iterator[Path]:
     """
     draft = out.with_name(f".{out.name}.{uuid4().hex}")
     try:
-        if out.exists() and not (out / MANIFEST).is_file() and (not out.is_dir() or any(out.iterdir())):
+        if out.exists() and not (out / marker).is_file() and (not out.is_dir() or any(out.iterdir())):
             raise BundleError(f"folder {out}", "other files", "a bundle or nothing", "choose another folder")
         out.parent.mkdir(parents=True, exist_ok=True)
         draft.mkdir(mode=mode)
         yield draft
-        for path in draft.iterdir():
-            path.chmod(mode & 0o666)
-            _flush(path)
+        for path in draft.rglob("*"):
+            if path.is_file():
+                path.chmod(mode & 0o666)
+                _flush(path)
         _replace(draft, out)
     except OSError as error:
         raise BundleError(

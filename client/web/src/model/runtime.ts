@@ -1,0 +1,76 @@
+/** A base in the browser and the people whose adapters run on it (fedpeft/device/runtime.py). */
+import { readAdapterFile } from "../bundle/adapter_file";
+import { Bundle, type Source } from "../bundle/bundle";
+import { NOBODY, type Manifest } from "../bundle/manifest";
+import { fill, neutral } from "../bundle/sites";
+import { Refused } from "../refused";
+import { complete } from "./complete";
+import { Decoder, type Filling } from "./decoder";
+import { Reader } from "./reader";
+import { suggest, type Suggestion } from "./suggest";
+import { Text } from "./text";
+import { Words } from "./words";
+
+const GRAPH = "model.onnx";
+const WEIGHTS = "model.onnx.data";
+const TOKENIZER = "tokenizer.json";
+const ADAPTER = "adapter.onnx_adapter";
+/** Of an adapter's bundle: the graph's inputs, and the same in peft's layout. Anything else would be lost here. */
+const KNOWN = new Set([ADAPTER, "adapter_config.json", "adapter_model.safetensors"]);
+
+export class Runtime {
+  private readonly reader: Reader;
+  private readonly fillings = new Map<string, Filling>();
+
+  private constructor(
+    readonly manifest: Manifest,
+    private readonly decoder: Decoder,
+    private readonly words: Words,
+  ) {
+    this.reader = new Reader(decoder);
+    const nothing = new Map([...manifest.tensors].map(([name, shape]) => [name, neutral(name, shape)]));
+    this.fillings.set(NOBODY, decoder.filling(nothing));
+  }
+
+  static async load(source: Source, trusted: ReadonlySet<string>): Promise<Runtime> {
+    const bundle = await Bundle.open("base", source, "base", trusted);
+    const { manifest } = bundle;
+    if (!manifest.decoder) throw new Refused("base", "an encoder", "a decoder, which can suggest words");
+    if (manifest.variant !== "required") {
+      throw new Refused("base variant", manifest.variant, "required: export it with `fedpeft web build`");
+    }
+    const [graph, tokenizer] = await Promise.all([bundle.read(GRAPH), bundle.read(TOKENIZER)]);
+    const weights = manifest.files.has(WEIGHTS) ? await bundle.read(WEIGHTS) : null;
+    const decoder = await Decoder.load(graph, weights, manifest.decoder, manifest.tensors.keys());
+    return new Runtime(manifest, decoder, new Words(new Text(tokenizer, manifest.decoder)));
+  }
+
+  /** Verify a person's adapter and keep it; who signed the base must have signed it. */
+  async add(where: string, source: Source): Promise<Manifest> {
+    const bundle = await Bundle.open(where, source, "adapter", new Set([this.manifest.signer]));
+    const { manifest } = bundle;
+    bundle.requireBase(this.manifest.fingerprint);
+    const strange = [...manifest.files.keys()].filter((name) => !KNOWN.has(name));
+    if (strange.length || manifest.tensors.has("soft_prompt")) {
+      throw new Refused(`${where} method`, manifest.method, "one without prompts or prefixes, in the browser");
+    }
+    if (manifest.name === NOBODY) throw new Refused(`${where} name`, manifest.name, "a person's");
+    const tensors = readAdapterFile(await bundle.read(ADAPTER));
+    this.fillings.set(manifest.name, this.decoder.filling(fill(tensors, manifest.tensors, this.manifest.tensors)));
+    return manifest;
+  }
+
+  suggest(typed: string, who: string, count: number): Promise<Suggestion[]> {
+    return suggest(typed, this.decoder, this.reader, this.words, this.filling(who), count);
+  }
+
+  complete(prompt: string, who: string, tokens: number): AsyncGenerator<string> {
+    return complete(prompt, this.decoder, this.reader, this.words.text, this.filling(who), tokens);
+  }
+
+  private filling(who: string): Filling {
+    const found = this.fillings.get(who);
+    if (!found) throw new Refused("person", who, [...this.fillings.keys()].join(", "));
+    return found;
+  }
+}

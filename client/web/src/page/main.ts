@@ -1,0 +1,141 @@
+/** The page: loads the base and the people, and suggests words for what is typed. Nothing is sent anywhere. */
+import { Engine, latest } from "../engine/engine";
+import { NOBODY } from "../bundle/manifest";
+import { Composer } from "./composer";
+import { found, made, megabytes } from "./dom";
+import { Facts } from "./facts";
+import { watched } from "./offline";
+import { People } from "./people";
+import { Voices } from "./voices";
+
+const ROOT = new URL("bundles", document.baseURI).href;
+const COUNT = 3;
+const LONGEST_COMPLETION = 32;
+/** Other people's words are looked up when typing pauses. */
+const PAUSE_MS = 250;
+
+const status = found("status", HTMLParagraphElement);
+const progress = found("progress", HTMLProgressElement);
+const spent = found("spent", HTMLOutputElement);
+const facts = new Facts();
+const voices = new Voices();
+const people = new People(() => changed());
+const composer = new Composer(() => changed(), () => void finish());
+const engine = new Engine(arrived);
+const sizes = new Map<string, number>();
+
+let started = performance.now();
+let pause = 0;
+let requestsBefore = Number.POSITIVE_INFINITY;
+
+const suggest = latest(async (since: number) => {
+  const { text } = composer;
+  const { who } = people;
+  const { words } = await engine.call("suggest", { typed: text, who, count: COUNT });
+  if (who !== people.who) return;
+  composer.show(words);
+  voices.show(who, words, true);
+  const ms = performance.now() - since;
+  performance.measure("suggest", { start: since, duration: ms });
+  spent.value = `${ms.toFixed(0)} ms`;
+  facts.time(ms);
+});
+
+const compare = latest(async (text: string) => {
+  for (const who of people.names) {
+    if (text !== composer.text) return;
+    const { words } = await engine.call("suggest", { typed: text, who, count: COUNT });
+    if (text === composer.text) voices.show(who, words, who === people.who);
+  }
+  facts.requests((await requests()) - requestsBefore);
+});
+
+function changed(): void {
+  suggest(performance.now());
+  clearTimeout(pause);
+  pause = window.setTimeout(() => compare(composer.text), PAUSE_MS);
+}
+
+async function finish(): Promise<void> {
+  const prompt = composer.text;
+  const take = { prompt, who: people.who, tokens: LONGEST_COMPLETION };
+  let shown = "";
+  const continuation = await engine.call("complete", take, (part) => {
+    // A piece may end within a character; what is shown waits for its rest.
+    if (part.endsWith("\ufffd") || composer.text !== prompt + shown) return;
+    composer.append(part.slice(shown.length));
+    shown = part;
+  });
+  if (composer.text === prompt + shown && continuation.startsWith(shown)) composer.append(continuation.slice(shown.length));
+  if (!continuation) say("The message ends here.");
+}
+
+async function add(name: string, files?: ReadonlyMap<string, Blob>): Promise<void> {
+  try {
+    const person = await engine.call("add", files ? { name, files } : { name });
+    facts.person(person);
+    people.add(person.name, files !== undefined);
+    changed();
+  } catch (error) {
+    refuse(name, error);
+  }
+}
+
+function refuse(name: string, error: unknown): void {
+  const reason = error instanceof Error ? error.message : String(error);
+  found("refused", HTMLUListElement).append(made("li", {}, made("strong", { textContent: `${name} ` }), reason));
+  say(`${name} was refused.`);
+}
+
+function arrived(what: string, bytes: number, of: number): void {
+  if (what === "engine") facts.engine(bytes);
+  sizes.set(what, bytes);
+  if (of) progress.value = Math.min(1, bytes / of);
+  else progress.removeAttribute("value");
+  if (!document.body.dataset["ready"]) say(`Loading the ${what}… ${megabytes([...sizes.values()].reduce((a, b) => a + b, 0))}`);
+}
+
+function say(text: string): void {
+  status.textContent = text;
+}
+
+async function requests(): Promise<number> {
+  return performance.getEntriesByType("resource").length + (await engine.call("requests", {}));
+}
+
+async function start(): Promise<void> {
+  facts.offline(await watched());
+  started = performance.now();
+  const { base, people: names } = await engine.call("load", { root: ROOT });
+  facts.base(base);
+  people.add(NOBODY);
+  composer.ready();
+  await suggestOnce();
+  for (const name of names) await add(name);
+  document.body.dataset["ready"] = "yes";
+  document.body.dataset["loadMs"] = performance.now().toFixed(0);
+  progress.hidden = true;
+  requestsBefore = await requests();
+  facts.requests(0);
+  say("Ready. Everything is computed here; nothing you write leaves this device.");
+  console.debug(`loaded in ${(performance.now() - started).toFixed(0)} ms`);
+}
+
+/** The first run allocates and is slow; nobody should wait for it. */
+async function suggestOnce(): Promise<void> {
+  await engine.call("suggest", { typed: "", who: NOBODY, count: COUNT });
+  changed();
+}
+
+found("open", HTMLInputElement).addEventListener("change", async (event) => {
+  const input = event.target as HTMLInputElement;
+  const files = new Map([...(input.files ?? [])].map((file) => [file.name, file]));
+  if (files.size) await add("chosen adapter", files);
+  input.value = "";
+});
+
+start().catch((error: unknown) => {
+  document.body.dataset["failed"] = "yes";
+  progress.hidden = true;
+  refuse("The base", error);
+});

@@ -1,0 +1,154 @@
+"""The folder that a static server serves.
+
+==================================  =======================================================================
+``index.html``, ``assets/``, …      the built page, with onnxruntime-web in it
+``bundles/index.json``              whose base is believed, and who can be chosen
+``bundles/base/``                   the base: variant ``required``, matrices stored as int8
+``bundles/adapters/<person>/``      ``manifest.json``, ``manifest.sig``, ``adapter.onnx_adapter``
+==================================  =======================================================================
+
+Whoever can reach the folder can read the adapters in it, so nobody's is put there unless asked for by name.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal, get_args
+
+import onnx_ir as ir
+
+from fedpeft.base import load_base
+from fedpeft.device.bundle import ADAPTER, GRAPH, TOKENIZER, Bundle, hash_files, seal
+from fedpeft.device.folders import SCENARIO, adapter_folder, base_folder, users
+from fedpeft.device.manifest import MANIFEST, SIGNATURE, Manifest, Precision
+from fedpeft.errors import RunError, WebError, nearest
+from fedpeft.export import ExportOptions, export_base
+from fedpeft.export.folder import whole_folder
+from fedpeft.export.options import site_kind
+from fedpeft.export.run import signing_key
+from fedpeft.scenario import load_scenario
+from fedpeft.signing.signature import SigningKey
+from fedpeft.web.storage import store_in_int8
+
+INDEX = "bundles/index.json"
+Weights = Literal["int8", "dynamic-int8", "float32"]
+
+
+@dataclass(frozen=True)
+class Site:
+    """What was written: where, the base's manifest, and bytes by what they are for."""
+
+    folder: Path
+    base: Manifest
+    sizes: dict[str, int]
+
+
+def build_site(run: Path, out: Path, people: Sequence[str], page: Path, weights: str = "int8") -> Site:
+    """Write the page, a run's base and the adapters of some people.
+
+    Parameters
+    ----------
+    run : Path
+        Exported already: its people's bundles are copied, with their signatures.
+    out : Path
+        Replaced if it is such a folder already.
+    people : sequence of str
+        In the order in which the page offers them.
+    page : Path
+        The built page.
+    weights : {"int8", "dynamic-int8", "float32"}
+        Matrices stored as int8 and multiplied as float32; multiplied as int8 too; neither.
+
+    Raises
+    ------
+    WebError
+        For an unknown kind of weights.
+    RunError
+        When somebody has no adapter in the run.
+    BundleError
+        When an adapter is not what it should be, or the folder cannot be written; nothing half-written is left.
+    """
+    if weights not in get_args(Weights):
+        raise WebError("weights", weights, " or ".join(get_args(Weights)), nearest(weights, get_args(Weights)))
+    _require_people(run, people)
+    key = signing_key(run)
+    with whole_folder(out, mode=0o755, marker=INDEX) as draft:
+        shutil.copytree(page, draft, dirs_exist_ok=True)
+        sizes = {"page": _size(draft)}
+        base = web_base(run, draft / "bundles" / "base", key, weights)
+        sizes["base"] = _size(draft / "bundles" / "base")
+        for person in people:
+            copy = draft / "bundles" / "adapters" / person
+            _copy_adapter(adapter_folder(run, person), copy, base)
+            sizes[person] = _size(copy)
+        index = {"trusted": [base.signer], "people": list(people)}
+        (draft / INDEX).write_text(json.dumps(index), encoding="utf-8")
+    return Site(out, base, sizes)
+
+
+def web_base(run: Path, out: Path, key: SigningKey, weights: str = "int8") -> Manifest:
+    """Export a run's base the way a browser runs it: one graph file, adapters as required inputs.
+
+    Parameters
+    ----------
+    run : Path
+    out : Path
+    key : Ed25519PrivateKey
+        Whose signature the bundle carries.
+    weights : {"int8", "dynamic-int8", "float32"}
+        See :func:`build_site`.
+
+    Returns
+    -------
+    Manifest
+    """
+    settings = load_scenario(run / SCENARIO).base
+    base = load_base(settings.name, settings.dtype)
+    precision: Precision = "dynamic-int8" if weights == "dynamic-int8" else "float32"
+    with TemporaryDirectory(prefix="fedpeft-web-") as folder:
+        plain = Path(folder) / "base"
+        manifest = export_base(base, plain, key=key, options=ExportOptions("required", precision, _sites(run)))
+        model = ir.load(plain / GRAPH)
+        if weights == "int8":
+            store_in_int8(model)
+        with whole_folder(out, mode=0o755) as draft:
+            ir.external_data.load_to_model(model)
+            ir.save(model, draft / GRAPH)
+            shutil.copyfile(plain / TOKENIZER, draft / TOKENIZER)
+            manifest = manifest.model_copy(update={"precision": weights, "files": hash_files(draft)})
+            seal(draft, manifest, key)
+    return manifest
+
+
+def _sites(run: Path) -> frozenset[str]:
+    """Return the kinds of sites of the run's own export, so that whoever fits there fits here."""
+    exported = Bundle.open(base_folder(run), "base").manifest.tensors
+    return frozenset(kind for name in exported if (kind := site_kind(name)))
+
+
+def _require_people(run: Path, people: Collection[str]) -> None:
+    known = users(run)
+    for person in people:
+        if person not in known:
+            remedy = nearest(person, known) if known else f"export the run first: fedpeft export --run {run.name}"
+            raise RunError("user", person, f"somebody with an adapter in {run}", remedy)
+
+
+def _copy_adapter(bundle: Path, out: Path, base: Manifest) -> None:
+    """Copy what the browser reads of an adapter's bundle, which must be whole and signed as the base is."""
+    opened = Bundle.open(bundle, "adapter", [base.signer])
+    opened.require_base(base.base_fingerprint)
+    opened.verify()
+    out.mkdir(parents=True)
+    for name in (MANIFEST, SIGNATURE):
+        shutil.copyfile(bundle / name, out / name)
+    (out / ADAPTER).write_bytes(opened.read(ADAPTER))
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
