@@ -53,6 +53,12 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Base]:
 
 
 @pytest.fixture(scope="session")
+def bare(base: Base) -> torch.nn.Module:
+    """The builtin base's model without anything attached to it, as ``base.model`` has."""
+    return load_base("keyboard", "float32").model
+
+
+@pytest.fixture(scope="session")
 def exported(base: Base, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     folder = tmp_path_factory.mktemp("bundles")
     manifest = export_base(base, folder / "base", key=KEY)

@@ -201,10 +201,10 @@ def test_one_adapter_serves_a_whole_batch_of_rows(trained, graphs):
 
 
 @pytest.mark.parametrize("variant", ["optional", "rows"])
-def test_a_graph_with_every_site_is_the_base_when_nothing_is_filled(base, graphs, variant):
+def test_a_graph_with_every_site_is_the_base_when_nothing_is_filled(bare, graphs, variant):
     ours = graphs[variant].logits([PROMPT] * 3)
     with torch.no_grad():
-        expected = base.model(input_ids=torch.tensor([PROMPT])).logits.numpy()
+        expected = bare(input_ids=torch.tensor([PROMPT])).logits.numpy()
     assert np.abs(ours - expected).max() <= 1e-4
 
 
