@@ -7,11 +7,28 @@
 >>> runtime.suggest("I am ", adapter=mine)
 """
 
+from fedpeft.device.archive import pack, unpack
 from fedpeft.device.bundle import Bundle
+from fedpeft.device.chat import Message
+from fedpeft.device.conversation import Conversation
 from fedpeft.device.folders import find_run
+from fedpeft.device.generation import Generation
 from fedpeft.device.loaded import LoadedAdapter
 from fedpeft.device.manifest import Manifest
 from fedpeft.device.runtime import Runtime
-from fedpeft.device.suggest import Suggestion
+from fedpeft.device.suggest import Suggester, Suggestion
 
-__all__ = ["Bundle", "LoadedAdapter", "Manifest", "Runtime", "Suggestion", "find_run"]
+__all__ = [
+    "Bundle",
+    "Conversation",
+    "Generation",
+    "LoadedAdapter",
+    "Manifest",
+    "Message",
+    "Runtime",
+    "Suggester",
+    "Suggestion",
+    "find_run",
+    "pack",
+    "unpack",
+]

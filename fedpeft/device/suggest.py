@@ -163,6 +163,8 @@ def _least(found: dict[str, float], count: int) -> float:
 def _best(chances: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return rows and columns of the :data:`WIDTH` largest chances that are not zero, best first."""
     flat = chances.ravel()
-    top = np.argsort(-flat, kind="stable")[:WIDTH]
-    rows, columns = np.divmod(top[flat[top] > 0], chances.shape[1])
+    least = np.partition(flat, -WIDTH)[-WIDTH] if flat.size > WIDTH else 0.0
+    likely = np.flatnonzero((flat >= least) & (flat > 0))
+    top = likely[np.argsort(-flat[likely], kind="stable")[:WIDTH]]
+    rows, columns = np.divmod(top, chances.shape[1])
     return rows, columns

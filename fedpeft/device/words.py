@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +39,9 @@ class Words:
         self.ends = ~self._continues
         self.ends[[i for i, piece in enumerate(text.pieces) if not piece]] = False
         self.ends[list(text.facts.end)] = True
+        # In the order of their bytes, pieces that begin alike lie side by side.
+        self._order = sorted((piece, i) for i, piece in enumerate(text.pieces) if piece)
+        self._grows = np.array([_continues(piece.lstrip()) for piece in text.pieces])
 
     def following(self, spelled: bytes, target: bytes) -> NDArray[np.bool_]:
         """Return which pieces may come after ``spelled``, shape (vocabulary,).
@@ -47,7 +51,18 @@ class Words:
         rest = target[len(spelled) :]
         if not rest:
             return self._continues
-        return np.array([_agrees(piece, rest) for piece in self.text.pieces])
+        allowed = np.zeros(len(self.ends), np.bool_)
+        for n in range(1, len(rest) + 1):
+            allowed[self._between(rest[:n], rest[:n] + b"\0")] = True
+        # After ``rest`` no piece goes on with the byte 0xff, which UTF-8 does not have.
+        longer = self._between(rest + b"\0", rest + b"\xff")
+        allowed[longer] = self._grows[longer]
+        return allowed
+
+    def _between(self, first: bytes, last: bytes) -> list[int]:
+        """Return the pieces whose bytes are ``first`` or after it, and before ``last``."""
+        low, high = (bisect_left(self._order, (piece, -1)) for piece in (first, last))
+        return [i for _, i in self._order[low:high]]
 
     def divide(self, typed: str) -> tuple[str, bytes]:
         """Cut a text before its last word.
@@ -84,9 +99,3 @@ def _continues(piece: bytes) -> bool:
         return _CONTINUES.fullmatch(piece.decode()) is not None
     except UnicodeDecodeError:
         return True
-
-
-def _agrees(piece: bytes, rest: bytes) -> bool:
-    if len(piece) <= len(rest):
-        return bool(piece) and rest.startswith(piece)
-    return piece.startswith(rest) and _continues(piece.lstrip())

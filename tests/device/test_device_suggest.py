@@ -180,3 +180,61 @@ def test_only_pieces_that_agree_with_what_was_typed_are_followed(runtime, words,
     found = {p for p, yes in zip(runtime.text.pieces, words.following(b"", target), strict=True) if yes}
     assert allowed <= found
     assert not refused & found
+
+
+def continues(piece: bytes) -> bool:
+    try:
+        return re.fullmatch(r"['’]?[^\W_]+|’", piece.decode()) is not None
+    except UnicodeDecodeError:
+        return True
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_the_pieces_that_agree_with_typed_letters_are_those_that_do_by_definition(words, data):
+    piece = data.draw(st.sampled_from([p for p in words.text.pieces if p]))
+    rest = piece[: data.draw(st.integers(1, len(piece)))] + data.draw(st.sampled_from([b"", b"a", b"\xc3"]))
+    found = words.following(b"", rest)
+    for i, candidate in enumerate(words.text.pieces):
+        if len(candidate) <= len(rest) or not candidate.startswith(rest):
+            assert found[i] == (bool(candidate) and rest.startswith(candidate))
+        else:
+            assert found[i] == continues(candidate.lstrip())
+
+
+def test_a_suggester_says_after_every_keystroke_what_one_without_memory_says(runtime, ada):
+    typed = "I do not know wh"
+    edits = [typed[:n] for n in range(len(typed) + 1)] + [
+        "I do",
+        "Hello there ",
+        typed,
+        "word " * 400,
+        "word " * 401 + "wo",
+    ]
+    for adapter in (None, ada):
+        suggester = runtime.suggester(adapter)
+        for text in edits:
+            found, alone = suggester.suggest(text), runtime.suggest(text, adapter)
+            assert [s.word for s in found] == [s.word for s in alone]
+            assert np.allclose([s.probability for s in found], [s.probability for s in alone], rtol=1e-3)
+    assert runtime.suggester(ada).suggest(typed) != runtime.suggester(None).suggest(typed)
+
+
+def test_a_suggester_reads_only_what_is_new(runtime, monkeypatch):
+    read: list[tuple[int, int]] = []
+    plain = type(runtime._decoder).read
+
+    def counted(self, ids, cache, adapter):
+        read.append(ids.shape)
+        return plain(self, ids, cache, adapter)
+
+    monkeypatch.setattr(type(runtime._decoder), "read", counted)
+    suggester = runtime.suggester()
+    suggester.suggest("so what are you doing today my friend I am ")
+    assert read[0][1] > 8
+    read.clear()
+    suggester.suggest("so what are you doing today my friend I am g")
+    assert all(new == 1 for _, new in read)
+    read.clear()
+    suggester.suggest("so what are you doing today my friend I am going ")
+    assert read[0][0] == 1 and read[0][1] <= 2
