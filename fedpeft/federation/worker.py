@@ -188,7 +188,8 @@ class Worker:
         ProtocolError
             When training diverged; such an update is never sent.
         """
-        own = self.splits(client).train
+        splits = self.splits(client)
+        own = splits.train
         if not own.tokens:
             raise DataError(f"client {client}", "no text of their own", "at least one message to train on")
         scenario, attached = self.scenario, self.attached
@@ -199,7 +200,14 @@ class Worker:
         # A falling rate is what lets averages of unlike clients converge (Li et al. 2020, arXiv:1907.02189).
         training = scenario.training.faded(scenario.federation.schedule, (round_ - 1) / scenario.federation.rounds)
         trained = train(
-            attached, SHARED, self.task, own, training, seed, lambda n: self.role(round_, n) is not Role.FROZEN
+            attached,
+            SHARED,
+            self.task,
+            own,
+            training,
+            seed,
+            keep=lambda n: self.role(round_, n) is not Role.FROZEN,
+            validation=splits.validation,
         )
         after = attached.read(SHARED)
         delta = (after - start)[self.shared_mask(round_)]

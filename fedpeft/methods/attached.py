@@ -84,6 +84,10 @@ class Attached:
         """The slots there are, the shared one first."""
         return list(self._slots)
 
+    def trainables(self, slot: str) -> Mapping[str, nn.Parameter]:
+        """Return what one slot can train, by name."""
+        return self._slots[slot].parameters
+
     def parameters(self, slot: str, keep: Callable[[str], bool] = lambda _: True) -> list[nn.Parameter]:
         """Make the named tensors of one slot trainable, everything else frozen, and return them."""
         self.model.requires_grad_(False)

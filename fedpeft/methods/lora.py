@@ -38,6 +38,7 @@ class Lora(PeftMethod):
     algebra: ClassVar[Algebra] = Algebra.MULTILINEAR
     mergeable: ClassVar[bool] = True
     joins: ClassVar[bool] = True
+    second: ClassVar[str] = "lora_B"
     equation: ClassVar[str] = "h = W x + s B A x, s = α/r (rsLoRA: α/√r)"
     source: ClassVar[str] = "Hu et al. 2021, arXiv:2106.09685"
     sends: ClassVar[str] = "A and B: r (in + out) per matrix"
@@ -149,4 +150,4 @@ class Lora(PeftMethod):
         """Scale B alone: the change is linear in it, and A may keep what it has learnt."""
         if self.dora:
             return super().share(schema, start, trained, share)
-        return outer_share(schema, start, trained, share, lambda name: "lora_B" in name)
+        return outer_share(schema, start, trained, share, lambda name: self.second in name)

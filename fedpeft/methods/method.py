@@ -45,6 +45,8 @@ class Method(BaseModel, ABC):
     mergeable: ClassVar[bool]
     """Whether the trained change can be folded into the base's own weights."""
     joins: ClassVar[bool] = False
+    second: ClassVar[str] = ""
+    """Part of the names of a product's second factor, which starts at zero; empty where there is none."""
     """Whether a shared and a private adapter can be written as one adapter, as devices need it."""
     tasks: ClassVar[frozenset[str]] = frozenset({CAUSAL, CLASSIFICATION})
     keeps: ClassVar[tuple[str, ...]] = ()

@@ -71,7 +71,7 @@ def personalize(
     Personal
     """
     attached.write(slot, start)
-    trained = train(attached, slot, task, own.train, training, seed)
+    trained = train(attached, slot, task, own.train, training, seed, validation=own.validation)
     vector = attached.read(slot)
     if not np.isfinite(vector).all():
         # Training diverged, and 0 times NaN is NaN: the gate could not shut it out.

@@ -42,6 +42,7 @@ def validate(scenario: Scenario) -> None:
         _secure(scenario)
     for field, training in (("training", scenario.training), ("personalization.training", own)):
         _memory(scenario, field, training)
+        _rates(scenario, field, training)
         _robustness(scenario, field, training)
     if federation.minimum > federation.cohort:
         raise ScenarioError("federation.minimum", federation.minimum, f"at most cohort = {federation.cohort}")
@@ -120,6 +121,17 @@ def _memory(scenario: Scenario, field: str, training: Training) -> None:
         raise ScenarioError(f"{field}.chunk", training.chunk, "no distillation", "a teacher needs all logits at once")
     if training.autocast and scenario.base.dtype != "float32":
         raise ScenarioError(f"{field}.autocast", True, "base.dtype = 'float32'", "the base computes in it already")
+
+
+def _rates(scenario: Scenario, field: str, training: Training) -> None:
+    """Refuse rates for what a method does not have."""
+    method = scenario.shared_method
+    if training.lora_plus > 1 and not method.second:
+        raise ScenarioError(
+            f"{field}.lora_plus", training.lora_plus, "1", f"{method.name} has no factor B that starts at zero"
+        )
+    if training.micro_batch is not None and training.micro_batch > training.batch:
+        raise ScenarioError(f"{field}.micro_batch", training.micro_batch, f"at most batch = {training.batch}")
 
 
 def _robustness(scenario: Scenario, field: str, training: Training) -> None:

@@ -110,6 +110,10 @@ class Classification(Task[Examples]):
         """Return the texts by length."""
         return np.argsort(-examples.mask.sum(axis=1), kind="stable")
 
+    def predictions(self, batch: Batch) -> int:
+        """Return one per text."""
+        return len(batch.ids)
+
     def predict(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the logits of the client's own classes, and the classes counted from the first of them."""
         classifier: Any = model

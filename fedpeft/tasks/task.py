@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from fedpeft.base import Base
+from fedpeft.data.windows import IGNORED
 
 
 class Encoded(Protocol):
@@ -71,6 +72,11 @@ class Batch:
         """Return the same batch with other token ids."""
         return replace(self, ids=ids)
 
+    def rows(self, start: int, stop: int) -> Batch:
+        """Return some of the rows."""
+        parts = (None if t is None else t[start:stop] for t in (self.mask, self.pixels))
+        return Batch(self.ids[start:stop], self.labels[start:stop], *parts)
+
 
 class Task(ABC, Generic[E]):
     """Examples and their scoring for one base and one set of clients.
@@ -105,6 +111,10 @@ class Task(ABC, Generic[E]):
     @abstractmethod
     def batches(self, examples: E, order: np.ndarray, size: int) -> Iterator[Batch]:
         """Yield batches of examples in the given order."""
+
+    def predictions(self, batch: Batch) -> int:
+        """Return how many targets a batch has; by default every labelled position but the first."""
+        return int((batch.labels[:, 1:] != IGNORED).sum())
 
     @abstractmethod
     def predict(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:

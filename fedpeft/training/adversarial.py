@@ -1,9 +1,14 @@
-"""Adversarial training on the embeddings: the loss under the worst small change is added to the loss.
+"""Changes of the embeddings to learn under: the worst small one, or noise.
+
+Adversarial training adds the loss under the worst small change to the loss:
 
     δ = ε g / ||g||,  g = ∂L/∂e           one step (FGM, Miyato et al. 2017, arXiv:1605.07725)
     δ ← Π_ε(δ + α g / ||g||), K times      projected descent (PGD, Madry et al. 2018, arXiv:1706.06083)
 
-The norm is taken per example, over all its embeddings.
+The norm is taken per example, over all its embeddings. NEFTune (Jain et al. 2023, arXiv:2310.05914) learns under noise
+alone, for t tokens of width d:
+
+    δ ~ α / sqrt(t d) · Uniform(-1, 1)
 """
 
 from __future__ import annotations
@@ -39,6 +44,24 @@ class Perturbed:
         finally:
             handle.remove()
             self._change = None
+
+    @contextmanager
+    def noisy(self, shape: torch.Size, scale: float) -> Iterator[None]:
+        """Let noise act, inside a ``with``; drawn from torch's own generator.
+
+        Parameters
+        ----------
+        shape : torch.Size
+            Of the embeddings, (b, t, d).
+        scale : float
+            α; without any nothing is drawn.
+        """
+        if not scale:
+            yield
+            return
+        with self.hooked():
+            self._change = torch.empty(shape).uniform_(-1, 1) * (scale / (shape[1] * shape[2]) ** 0.5)
+            yield
 
     def worst(self, loss: Callable[[], Tensor], shape: torch.Size, wanted: Adversarial) -> Tensor:
         """Return the loss under the worst change found.

@@ -49,9 +49,15 @@ class Training(Table):
     epochs: float | None = Field(None, gt=0, description="Passes over the client's training windows.")
     max_steps: int | None = Field(None, ge=1, description="Upper limit when epochs are given.")
     batch: int = Field(8, ge=1, description="Windows per step.")
+    micro_batch: int | None = Field(
+        None, ge=1, description="Windows in memory at once; the gradients of a step's parts are added up."
+    )
     learning_rate: float = Field(1e-3, gt=0, description="Peak AdamW learning rate.")
     head_factor: float = Field(
         10.0, gt=0, description="Times the learning rate for a classifier's head, which starts from nothing."
+    )
+    lora_plus: float = Field(
+        1.0, ge=1, description="Times the learning rate for LoRA's B (LoRA+: Hayou et al. 2024, arXiv:2402.12354)."
     )
     schedule: Schedule = Field("constant", description="Course of the learning rate after the warm-up.")
     warmup: float = Field(0.0, ge=0, lt=1, description="Share of the steps in which the rate rises.")
@@ -67,6 +73,12 @@ class Training(Table):
         None, ge=1, description="Predictions whose logits exist at once; saves memory with a large vocabulary."
     )
     autocast: bool = Field(False, description="Compute matrix products in bfloat16 over a float32 base.")
+    patience: int | None = Field(
+        None, ge=1, description="Stop when the loss on validation text has not fallen for so many passes."
+    )
+    noise: float = Field(
+        0.0, ge=0, description="Scale of noise on the embeddings (NEFTune: Jain et al. 2023, arXiv:2310.05914)."
+    )
     augmentation: Augmentation | None = Field(None, description="Change what is read a little, in every step anew.")
     adversarial: Adversarial | None = Field(
         None, description="Learn under the worst small change of the embeddings as well."

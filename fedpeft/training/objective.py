@@ -39,44 +39,50 @@ class Objective:
         self._teacher = Teacher(training.distillation, task) if training.distillation else None
         self._embedding = Perturbed(attached.model.get_input_embeddings())
 
-    def backward(self, batch: Batch) -> tuple[float, int]:
+    def backward(self, batch: Batch, share: float = 1.0) -> float:
         """Add a batch's gradients to the trainables.
+
+        Parameters
+        ----------
+        batch : Batch
+        share : float
+            Of the step that this is; a batch may be taken in parts.
 
         Returns
         -------
-        entropy : float
-            Mean cross-entropy of the unchanged batch, in nats.
-        count : int
-            Predictions in it.
+        float
+            Mean cross-entropy of the batch as it was read, noise included, in nats.
         """
         with torch.autocast("cpu", torch.bfloat16, enabled=self._training.autocast):
             # Before the student: asking the bare base switches slots, and the teacher reads what nobody has disturbed.
             taught = None if self._teacher is None else self._teacher.logits(self._attached, batch)
-            total, entropy, count = self._loss(batch, taught)
-        total.backward()
+            with self._embedding.noisy(self._shape(batch), self._training.noise):
+                total, entropy = self._loss(batch, taught)
+        (share * total).backward()
         wanted = self._training.adversarial
         if wanted is not None:
-            width = cast(nn.Embedding, self._attached.model.get_input_embeddings()).embedding_dim
-            shape = torch.Size([*batch.ids.shape, width])
             with self._embedding.hooked(), torch.autocast("cpu", torch.bfloat16, enabled=self._training.autocast):
-                worst = self._embedding.worst(lambda: self._loss(batch, taught)[0], shape, wanted)
-            worst.backward()
-        return float(entropy.detach()), count
+                worst = self._embedding.worst(lambda: self._loss(batch, taught)[0], self._shape(batch), wanted)
+            (share * worst).backward()
+        return float(entropy.detach())
 
-    def _loss(self, batch: Batch, taught: Tensor | None) -> tuple[Tensor, Tensor, int]:
+    def _shape(self, batch: Batch) -> torch.Size:
+        """Return the shape of a batch's embeddings."""
+        width = cast(nn.Embedding, self._attached.model.get_input_embeddings()).embedding_dim
+        return torch.Size([*batch.ids.shape, width])
+
+    def _loss(self, batch: Batch, taught: Tensor | None) -> tuple[Tensor, Tensor]:
         training, attached = self._training, self._attached
         if training.chunk is not None:
-            entropy, count = _chunked(attached, self._task, batch, training.chunk)
-            total = entropy
+            total = entropy = _chunked(attached, self._task, batch, training.chunk)
         else:
             logits, targets = self._task.predict(attached.model, batch)
-            entropy, count = F.cross_entropy(logits, targets), len(targets)
-            total = entropy
+            total = entropy = F.cross_entropy(logits, targets)
             if taught is not None and training.distillation is not None:
                 part = training.distillation.weight
                 total = (1 - part) * entropy + part * divergence(logits, taught, training.distillation.temperature)
         penalty = attached.penalty(self._slot)
-        return (total if penalty is None else total + penalty), entropy, count
+        return (total if penalty is None else total + penalty), entropy
 
 
 def divergence(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
@@ -86,7 +92,7 @@ def divergence(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     return temperature**2 * F.kl_div(student, wanted, reduction="batchmean", log_target=True)
 
 
-def _chunked(attached: Attached, task: Task[Any], batch: Batch, size: int) -> tuple[Tensor, int]:
+def _chunked(attached: Attached, task: Task[Any], batch: Batch, size: int) -> Tensor:
     found = task.features(attached.model, batch)
     assert found is not None  # noqa: S101 - the scenario refuses chunks for tasks without
     hidden, head, targets = found
@@ -94,7 +100,7 @@ def _chunked(attached: Attached, task: Task[Any], batch: Batch, size: int) -> tu
         checkpoint(_sum, hidden[i : i + size], head, targets[i : i + size], use_reentrant=False)
         for i in range(0, len(targets), size)
     ]
-    return torch.stack(pieces).sum() / len(targets), len(targets)
+    return torch.stack(pieces).sum() / len(targets)
 
 
 def _sum(hidden: Tensor, head: nn.Module, targets: Tensor) -> Tensor:

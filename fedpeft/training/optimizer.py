@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from typing import cast
 
 import torch
@@ -11,21 +11,22 @@ from torch import nn
 from fedpeft.training.config import Training
 
 
-def optimizer_for(parameters: list[nn.Parameter], head: Collection[int], training: Training) -> torch.optim.Optimizer:
+def optimizer_for(
+    parameters: list[nn.Parameter], training: Training, factors: Mapping[int, float] | None = None
+) -> torch.optim.Optimizer:
     """Return AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101) over parameters, its state in 32 or 8 bits.
 
     Parameters
     ----------
     parameters : list of nn.Parameter
-    head : collection of int
-        The ``id`` of those that belong to a head; their groups have the factor ``training.head_factor``.
     training : Training
+    factors : mapping of int to float, optional
+        By ``id``, the multiple of the learning rate that a parameter learns at; 1 where not given. Groups carry it.
     """
-    parts = [
-        (1.0, [p for p in parameters if id(p) not in head]),
-        (training.head_factor, [p for p in parameters if id(p) in head]),
-    ]
-    groups = [{"params": own, "factor": factor} for factor, own in parts if own]
+    parts: dict[float, list[nn.Parameter]] = {}
+    for parameter in parameters:
+        parts.setdefault((factors or {}).get(id(parameter), 1.0), []).append(parameter)
+    groups = [{"params": own, "factor": factor} for factor, own in parts.items()]
     if training.optimizer == "adamw8bit":
         from bitsandbytes.optim.adamw import AdamW8bit
 

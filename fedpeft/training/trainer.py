@@ -18,6 +18,8 @@ from fedpeft.training.augment import augment
 from fedpeft.training.config import Training
 from fedpeft.training.objective import Objective
 from fedpeft.training.optimizer import optimizer_for
+from fedpeft.training.steps import Steps
+from fedpeft.training.stopping import Patience
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +34,14 @@ class Trained:
         Predictions trained on, repetitions counted.
     loss : float
         Mean cross-entropy over the steps, in nats per prediction.
+    micro : int
+        Examples that were in memory at once in the end; fewer than asked for when memory ran out.
     """
 
     steps: int
     tokens: int
     loss: float
+    micro: int
 
 
 def train(
@@ -47,6 +52,7 @@ def train(
     training: Training,
     seed: int,
     keep: Callable[[str], bool] = lambda _: True,
+    validation: Encoded | None = None,
 ) -> Trained:
     """Train one slot in place; whatever else is active stays frozen.
 
@@ -64,23 +70,29 @@ def train(
         Decides the order of the examples, and every other choice of chance.
     keep : callable
         Which of the slot's tensors are trained; all by default.
+    validation : Encoded, optional
+        Examples that ``training.patience`` looks at; without any it trains to the end.
 
     Returns
     -------
     Trained
     """
     parameters = attached.parameters(slot, keep)
-    optimizer = optimizer_for(parameters, attached.head, training)
+    optimizer = optimizer_for(parameters, training, _factors(attached, slot, training))
     total = training.total_steps(len(examples))
-    objective = Objective(attached, slot, task, training)
     # What an earlier call left behind when it was broken off.
     optimizer.zero_grad(set_to_none=True)
+    steps = Steps(Objective(attached, slot, task, training), task, training, optimizer.zero_grad)
+    patience = None
+    if training.patience and validation is not None and validation.tokens:
+        patience = Patience(attached, slot, task, validation, training.patience)
+    each = -(-len(examples) // training.batch)
     losses, tokens = [], 0
     with _prepared(attached, training, seed):
         for step, batch in zip(range(total), _endless(task, examples, training, seed), strict=False):
             for group in optimizer.param_groups:
                 group["lr"] = training.rate(step, total) * group["factor"]
-            entropy, count = objective.backward(batch)
+            entropy, count = steps.backward(batch)
             nn.utils.clip_grad_norm_(parameters, training.clip_norm)
             optimizer.step()
             attached.after_step(slot, step + 1, total)
@@ -88,7 +100,21 @@ def train(
             # Numbers, not tensors: tiny live tensors between large freed ones make the heap grow without end.
             losses.append(entropy)
             tokens += count
-    return Trained(total, tokens, float(np.mean(losses)))
+            if patience is not None and ((step + 1) % each == 0 or step + 1 == total) and patience.exhausted():
+                break
+    if patience is not None:
+        patience.restore()
+    return Trained(len(losses), tokens, float(np.mean(losses)), steps.micro)
+
+
+def _factors(attached: Attached, slot: str, training: Training) -> dict[int, float]:
+    """Return who learns at another rate: a head, and under LoRA+ the factor that starts at zero."""
+    factors = dict.fromkeys(attached.head, training.head_factor)
+    second = attached.methods[slot].second
+    if training.lora_plus > 1 and second:
+        named = attached.trainables(slot)
+        factors |= {id(parameter): training.lora_plus for name, parameter in named.items() if second in name}
+    return factors
 
 
 @contextmanager

@@ -233,6 +233,12 @@ PREFIX = {"method": {"name": "prefix_tuning"}}
             "autocast: found True, expected base.dtype = 'float32'; the base computes in it already",
         ),
         (
+            {"method": {"name": "ia3"}},
+            {"lora_plus": 16},
+            "lora_plus: found 16.0, expected 1; ia3 has no factor B that starts at zero",
+        ),
+        ({}, {"batch": 4, "micro_batch": 8}, "micro_batch: found 8, expected at most batch = 4"),
+        (
             {},
             {"augmentation": {"drop": 0.0}},
             "augmentation: found 'all zero', expected one of drop, swap and replace above 0",
@@ -265,6 +271,7 @@ def test_a_switch_is_refused_where_it_cannot_work(table, tables, options, messag
     [
         ({}, {"checkpointing": True, "chunk": 64, "optimizer": "adamw8bit"}),
         ({"base": {"dtype": "float32"}}, {"autocast": True}),
+        ({}, {"batch": 8, "micro_batch": 2, "lora_plus": 16.0, "noise": 5.0, "patience": 2}),
         (LABELS, {"augmentation": {"swap": 0.1}, "adversarial": {"kind": "pgd"}, "checkpointing": True}),
         ({}, {"distillation": {"teacher": "keyboard"}, "augmentation": {"replace": 0.1}}),
         ({"task": {"kind": "caption"}}, {"chunk": 64}),

@@ -129,7 +129,7 @@ def test_all_that_saves_memory_together_trains_as_without(attached, perturbed, t
 
 def test_the_8_bit_optimizers_state_is_8_bit_wherever_a_block_of_it_fits(attached):
     parameters = [*attached.parameters(SHARED), torch.nn.Parameter(torch.zeros(255))]
-    optimizer = optimizer_for(parameters, (), Training(steps=1, optimizer="adamw8bit"))
+    optimizer = optimizer_for(parameters, Training(steps=1, optimizer="adamw8bit"))
     for parameter in parameters:
         parameter.grad = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0))
     optimizer.step()
@@ -174,7 +174,7 @@ def test_a_head_moves_faster_by_its_factor(attached):
     head = torch.nn.Parameter(torch.zeros(3))
     for name in ("adamw", "adamw8bit"):
         training = Training(steps=1, head_factor=4.0, optimizer=name)
-        groups = optimizer_for([*factors, head], {id(head)}, training).param_groups
+        groups = optimizer_for([*factors, head], training, {id(head): training.head_factor}).param_groups
         assert [(group["factor"], len(group["params"])) for group in groups] == [(1.0, len(factors)), (4.0, 1)]
 
 
