@@ -10,6 +10,7 @@ BENCHES = {
     "ring": "Error of summing in ring integers, against summing in float64.",
     "methods": "What every PEFT method trains, weighs, takes and reaches; and switching adapters, against peft.",
     "secagg": "Masks, sums, bytes and altered messages of secure aggregation, against Flower's SecAgg+ functions.",
+    "serve": "Sixty-four people with adapters of their own on one service, against one text at a time.",
     "base": "Perplexity of the builtin base on the clients' test text, against a unigram model.",
 }
 """Name of the module in ``fedpeft.bench`` -> what it measures."""

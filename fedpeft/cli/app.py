@@ -59,6 +59,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
+    # A traceback with its variables would print tokens, keys and what people wrote.
+    pretty_exceptions_show_locals=False,
     help="Federated and on-device personalization: adapters travel, text and base models do not.",
 )
 
