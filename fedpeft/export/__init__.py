@@ -2,7 +2,8 @@
 
 from fedpeft.export.adapter import export_adapter
 from fedpeft.export.base import export_base
+from fedpeft.export.merged import export_merged
 from fedpeft.export.options import ExportOptions
 from fedpeft.export.run import export_run
 
-__all__ = ["ExportOptions", "export_adapter", "export_base", "export_run"]
+__all__ = ["ExportOptions", "export_adapter", "export_base", "export_merged", "export_run"]

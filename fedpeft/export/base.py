@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
+from pydantic import JsonValue
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from fedpeft.base import Base
-from fedpeft.data.windows import Marks
+from fedpeft.data.marks import Marks
 from fedpeft.device.bundle import FINGERPRINT, GRAPH, TOKENIZER, hash_files, seal
 from fedpeft.device.manifest import DecoderFacts, EncoderFacts, Manifest, Shape
 from fedpeft.errors import BaseError
 from fedpeft.export.folder import whole_folder
-from fedpeft.export.graph import Graph, add_defaults
+from fedpeft.export.graph import Graph, add_defaults, fix
 from fedpeft.export.llama import Dimensions, write_llama
 from fedpeft.export.options import Backend, ExportOptions
 from fedpeft.export.quantize import quantize
-from fedpeft.export.weights import Weights
+from fedpeft.export.weights import Tensors, Weights
 from fedpeft.signing.signature import SigningKey, public_bytes
 
 FAMILIES: dict[str, Callable[[Graph, Any], Dimensions]] = dict.fromkeys(
@@ -56,37 +60,73 @@ def export_base(base: Base, out: Path, *, key: SigningKey, options: ExportOption
     BundleError
         When the folder cannot be written; nothing half-written is left.
     """
+    options = options or ExportOptions()
+    facts: dict[str, JsonValue] = {"architecture": base.model.config.model_type, "parameters": base.parameters}
+    return write_base(_draw(base, options), base, base.fingerprint, out, key=key, options=options, details=facts)
+
+
+def write_base(
+    drawn: Drawn,
+    base: Base,
+    fingerprint: str,
+    out: Path,
+    *,
+    key: SigningKey,
+    options: ExportOptions,
+    details: dict[str, JsonValue],
+    fixed: Mapping[str, NDArray[np.float32]] = MappingProxyType({}),
+    mode: int = 0o755,
+) -> Manifest:
+    """Quantize a graph, give its sites their defaults, and write it with what it takes to run it.
+
+    Parameters
+    ----------
+    drawn : Drawn
+    base : Base
+        Whose tokenizer goes with it.
+    fingerprint : str
+        Of the base that the graph is; adapters of any other are refused.
+    out : Path
+    key : Ed25519PrivateKey
+    options : ExportOptions
+    details : dict
+        For the manifest.
+    fixed : mapping of str to ndarray of float32, optional
+        Values of sites that become part of the graph instead of inputs.
+    mode : int
+        Of the folder.
+    """
     tokenizer = base.folder / TOKENIZER
     if not tokenizer.is_file():
         raise BaseError(f"base {base.name}", f"no {TOKENIZER}", "a tokenizer of the tokenizers library")
-    options = options or ExportOptions()
-    drawn = _draw(base, options)
-    drawn.model.metadata_props[FINGERPRINT] = base.fingerprint
+    drawn.model.metadata_props[FINGERPRINT] = fingerprint
     quantize(drawn.model, options.precision)
+    fix(drawn.model, fixed)
+    sites = {name: shape for name, shape in drawn.sites.items() if name not in fixed}
     if options.variant != "required":
-        add_defaults(drawn.model, drawn.sites)
-    with whole_folder(out, mode=0o755) as draft:
+        add_defaults(drawn.model, sites)
+    with whole_folder(out, mode=mode) as draft:
         ir.save(drawn.model, draft / GRAPH, external_data=f"{GRAPH}.data")
         shutil.copyfile(tokenizer, draft / TOKENIZER)
         manifest = Manifest(
             kind="base",
-            base_fingerprint=base.fingerprint,
+            base_fingerprint=fingerprint,
             signer=public_bytes(key).hex(),
             name=base.name,
             variant=options.variant,
             precision=options.precision,
             files=hash_files(draft),
-            tensors=drawn.sites,
+            tensors=sites,
             decoder=drawn.decoder,
             encoder=drawn.encoder,
-            details={"architecture": base.model.config.model_type, "parameters": base.parameters},
+            details=details,
         )
         seal(draft, manifest, key)
     return manifest
 
 
 @dataclass(frozen=True)
-class _Drawn:
+class Drawn:
     """A float32 graph whose sites have no defaults yet, and the facts of running it."""
 
     model: ir.Model
@@ -95,22 +135,26 @@ class _Drawn:
     encoder: EncoderFacts | None = None
 
 
-def _draw(base: Base, options: ExportOptions) -> _Drawn:
+def draw_native(base: Base, options: ExportOptions, weights: Tensors) -> Drawn:
+    """Write the graph of a decoder of a known family with these weights."""
+    graph = Graph(weights, options.variant, options.sites)
+    dimensions = FAMILIES[base.model.config.model_type](graph, base.model.config)
+    return Drawn(graph.model(base.name, {}), graph.sites(), _facts(dimensions, Marks.of(base.tokenizer)))
+
+
+def _draw(base: Base, options: ExportOptions) -> Drawn:
     backend = backend_of(base, options)
     if base.labels is not None:
         from fedpeft.export.encoder import trace_encoder  # imports torch's exporter, which takes a second
 
         model, graph, facts = trace_encoder(base, options)
-        return _Drawn(model, graph.sites(), encoder=facts)
-    marks = Marks.of(base.tokenizer)
+        return Drawn(model, graph.sites(), encoder=facts)
     if backend == "torch":
         from fedpeft.export.torch_decoder import trace_decoder
 
         model, graph, dimensions = trace_decoder(base, options)
-        return _Drawn(model, graph.sites(), _facts(dimensions, marks))
-    native = Graph(Weights(base.folder), options.variant, options.sites)
-    dimensions = FAMILIES[base.model.config.model_type](native, base.model.config)
-    return _Drawn(native.model(base.name, {}), native.sites(), _facts(dimensions, marks))
+        return Drawn(model, graph.sites(), _facts(dimensions, Marks.of(base.tokenizer)))
+    return draw_native(base, options, Weights(base.folder))
 
 
 def _facts(d: Dimensions, marks: Marks) -> DecoderFacts:

@@ -7,7 +7,7 @@ that the adapter chooses is a dimension named after its site: one name for all w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -143,6 +143,22 @@ def add_defaults(model: ir.Model, sites: dict[str, Shape]) -> None:
             value.const_value = ir.tensor(nothing, name=value.name)
             model.graph.register_initializer(value)
             value.shape = shape  # registering it fixed the free dimensions
+
+
+def fix(model: ir.Model, values: Mapping[str, NDArray[np.float32]]) -> None:
+    """Make sites part of the graph, filled for good.
+
+    Parameters
+    ----------
+    model : onnx_ir.Model
+    values : mapping of str to ndarray of float32
+        By site.
+    """
+    for value in [one for one in model.graph.inputs if one.name in values]:
+        model.graph.inputs.remove(value)
+        value.const_value = ir.tensor(values[str(value.name)], name=value.name)
+        value.shape = ir.Shape(values[str(value.name)].shape)
+        model.graph.register_initializer(value)
 
 
 def _value(name: str, dtype: ir.DataType, shape: Dimensions) -> ir.Value:

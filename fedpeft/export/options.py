@@ -102,3 +102,8 @@ def spelt_out(kinds: Iterable[str]) -> frozenset[str]:
 def site_kind(name: str) -> str | None:
     """Return the kind of a site by the name of its input, or None when it is of none."""
     return next((kind for kind, pattern in _KINDS.items() if re.search(pattern, name)), None)
+
+
+def module_at(site: str) -> str:
+    """Return the module that a site belongs to, by the name of its input."""
+    return re.sub(r"\.(?:lora_[AB]\.weight|in_scale|out_scale|bias_delta)$", "", site)
