@@ -17,17 +17,16 @@ from dataclasses import replace
 
 import onnx_ir as ir
 import torch
-from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification
 
 from fedpeft.base import Base
 from fedpeft.device.manifest import EncoderFacts
 from fedpeft.errors import BaseError
 from fedpeft.export.encoder_head import BIAS, WEIGHT, Head
-from fedpeft.export.options import ExportOptions
+from fedpeft.export.encoder_pool import Pooled
+from fedpeft.export.options import ExportOptions, Pooling
 from fedpeft.export.torch_sites import Grafted, add_sites
 from fedpeft.export.torch_trace import Traced, trace
-from fedpeft.tasks.classification import mean_pooled
 
 _UNLIMITED = 1 << 20
 """Tokenizers without a limit of their own say an astronomical number."""
@@ -77,45 +76,7 @@ def trace_encoder(base: Base, options: ExportOptions) -> tuple[ir.Model, Grafted
     )
 
 
-def silent_layers(base: Base, sites: set[str]) -> set[str]:
-    """Return linear layers of a base that its graph does not run, such as a pooler beside mean pooling.
-
-    An adapter may hold numbers for them. Nothing ever read them, while it was trained or now.
-
-    Parameters
-    ----------
-    base : Base
-    sites : set of str
-        Names of the graph's inputs.
-    """
-    head = Head.of(base)
-    layers = {
-        name.removesuffix(".base_layer")
-        for name, module in base.model.named_modules()
-        if hasattr(module, "weight") and getattr(module.weight, "ndim", 0) == 2 and ".lora_" not in name
-    }
-    running = {name.rpartition(".lora_A.weight")[0] for name in sites}
-    return {name for name in layers if name not in running and name != head.last}
-
-
-class _Pooled(nn.Module):
-    """What a classifier's head reads of a text."""
-
-    def __init__(self, model: nn.Module, pooling: str) -> None:
-        super().__init__()
-        self.model, self._pooling = model, pooling
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Return vectors of shape (batch, hidden)."""
-        if self._pooling == "model":
-            logits: Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask).logits
-            return logits
-        encoder = getattr(self.model, str(self.model.base_model_prefix))
-        hidden = encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        return mean_pooled(hidden, attention_mask)
-
-
-def _describe(base: Base, head: Head, pooling: str) -> Traced:
+def _describe(base: Base, head: Head, pooling: Pooling) -> Traced:
     model = AutoModelForSequenceClassification.from_pretrained(
         base.folder, dtype=torch.float32, attn_implementation="eager", num_labels=base.labels
     )
@@ -124,7 +85,7 @@ def _describe(base: Base, head: Head, pooling: str) -> Traced:
     mask[0, 5:] = 0
     ids = torch.where(mask.bool(), torch.full((2, 7), 1), base.tokenizer.pad_token_id or 0)
     dims = {0: "batch", 1: "length"}
-    return Traced(_Pooled(model, pooling), (ids, mask), (dims, dims), ["input_ids", "attention_mask"], ["pooled"])
+    return Traced(Pooled(model, pooling), (ids, mask), (dims, dims), ["input_ids", "attention_mask"], ["pooled"])
 
 
 def _add_head(model: ir.Model, graph: Grafted, pooled: ir.Value, hidden: int) -> None:

@@ -54,7 +54,7 @@ def export_run(
     adapters, scenario, record = find_adapters(run), read_scenario(run), read_record(run)
     settings, classes = settings or RunSettings.of(scenario), Classes.of(scenario)
     base = base or _load(scenario, classes)
-    ground = Ground(base, derive(int(scenario.get("seed", 0)), "initial adapter"))
+    ground = Ground(base, derive(int(scenario.get("seed", 0)), "initial adapter"), settings.options.pooling)
     key = key or signing_key(run)
     first = next(iter(adapters.values()), None)
     options = settings.options

@@ -20,7 +20,11 @@ from transformers import PreTrainedModel
 from fedpeft.adapters import Adapter, Schema
 from fedpeft.base import Base, load_base
 from fedpeft.errors import AdapterError
-from fedpeft.export.weights import Weights
+from fedpeft.export.base import backend_of
+from fedpeft.export.encoder_pool import unread_modules
+from fedpeft.export.options import Pooling
+from fedpeft.export.torch_weights import ModelWeights
+from fedpeft.export.weights import Tensors, Weights
 from fedpeft.methods.attachment import Attachment, digest
 from fedpeft.methods.method import Method
 
@@ -36,16 +40,23 @@ class Ground:
         Its model object is not touched.
     seed : int, optional
         From which the run's methods drew their starting values and frozen tensors.
+    pooling : {"mean", "model"}
+        What a classifier's head reads.
     """
 
-    def __init__(self, base: Base, seed: int = 0) -> None:
-        self.base, self._seed = base, seed
+    def __init__(self, base: Base, seed: int = 0, pooling: Pooling = "mean") -> None:
+        self.base, self._seed, self._pooling = base, seed, pooling
         self._attached: dict[str, Attachment] = {}
 
     @cached_property
-    def weights(self) -> Weights:
-        """The base's tensors."""
-        return Weights(self.base.folder)
+    def weights(self) -> Tensors:
+        """The base's tensors, by the names of its modules."""
+        return Weights(self.base.folder) if backend_of(self.base) == "native" else ModelWeights(self.fresh())
+
+    @cached_property
+    def unread(self) -> frozenset[str]:
+        """Modules of a classifier that its head does not hang on."""
+        return unread_modules(self.fresh(), self.base, self._pooling)
 
     def fresh(self) -> PreTrainedModel:
         """Return a model of the base to attach to."""

@@ -22,6 +22,7 @@ from fedpeft.export.fill.low_rank import fill_lora, require_plain
 from fedpeft.export.fill.prompts import fill_prefix, fill_prompt
 from fedpeft.export.fill.vectors import fill_biases, fill_ia3
 from fedpeft.export.fill.vera import fill_vera
+from fedpeft.export.options import module_at
 from fedpeft.methods.adalora import AdaLora
 from fedpeft.methods.adapter_fusion import AdapterFusion
 from fedpeft.methods.attachment import OWN_TYPE
@@ -94,7 +95,9 @@ def _with_head(adapter: Adapter, ground: Ground) -> Filling:
     config = {**adapter.config, "modules_to_save": None}
     # The method alone, without its head, is what its frozen tensors belong to.
     rest = _filled(as_adapter(others, config, adapter.base, adapter.schema.context), ground)
-    return Filling(joined(rest.inputs, head.inputs(mine)), rest.past)
+    both = joined(rest.inputs, head.inputs(mine))
+    # What is given to modules that nothing reads has no place, and never had an effect.
+    return Filling({site: value for site, value in both.items() if module_at(site) not in ground.unread}, rest.past)
 
 
 def _filled(adapter: Adapter, ground: Ground | None) -> Filling:
