@@ -26,8 +26,9 @@ from transformers.utils import logging as transformers_logging
 
 from fedpeft.base.tokenizer import train_tokenizer
 from fedpeft.data.keyboard import Turn, perspective, public_conversations
+from fedpeft.data.marks import Marks
 from fedpeft.data.messages import Excerpt
-from fedpeft.data.windows import Marks, pieces
+from fedpeft.data.windows import pieces
 
 Rows = NDArray[np.int64]
 _CUBLAS = "CUBLAS_WORKSPACE_CONFIG"

@@ -3,38 +3,27 @@
 A message becomes ``<me> pieces </s>`` or ``<you> pieces </s>``; a window starts with ``<s>``. Windows are filled
 greedily with whole conversations' worth of messages; when one is full the next begins with the tail of the
 last as unlabelled context, so that every piece the person wrote is scored once, never without context.
-Tokenizers without these marks separate messages by their end-of-sequence token instead.
+A base with a chat template reads what its template would make of the messages, the person whose data it is being the
+assistant (:mod:`fedpeft.data.template`). Tokenizers without either separate messages by their end-of-sequence token.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fedpeft.data.marks import Marks, Tokenizer
 from fedpeft.data.messages import Excerpt
+from fedpeft.errors import DataError
+
+_LEAST = 7
+"""Tokens of a window after its start."""
 
 IGNORED = -100
 """The label of positions that no loss and no metric counts (PyTorch's ``ignore_index``)."""
-
-PAD, START, END, ME, YOU = "<pad>", "<s>", "</s>", "<me>", "<you>"
-
-
-class Tokenizer(Protocol):
-    """What windows need of a Hugging Face tokenizer."""
-
-    bos_token_id: int | None
-    eos_token_id: int | None
-    pad_token_id: int | None
-
-    def convert_tokens_to_ids(self, tokens: str) -> Any:
-        """Return the id of one token."""
-
-    def __call__(self, text: list[str], *, add_special_tokens: bool, split_special_tokens: bool) -> Any:
-        """Encode a batch of texts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,31 +54,6 @@ class Windows:
         return Windows(self.ids[:count], self.labels[:count])
 
 
-@dataclass(frozen=True, slots=True)
-class Marks:
-    """How a tokenizer writes the limits of a message."""
-
-    start: tuple[int, ...]
-    me: tuple[int, ...]
-    you: tuple[int, ...]
-    end: tuple[int, ...]
-    pad: int
-
-    @classmethod
-    def of(cls, tokenizer: Tokenizer) -> Marks:
-        """Read the marks from a tokenizer's vocabulary."""
-
-        def single(token: str) -> tuple[int, ...]:
-            found = tokenizer.convert_tokens_to_ids(token)
-            unknown = getattr(tokenizer, "unk_token_id", None)
-            return () if found is None or found == unknown else (int(found),)
-
-        end = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
-        start = () if tokenizer.bos_token_id is None else (tokenizer.bos_token_id,)
-        pad = tokenizer.pad_token_id
-        return cls(start, single(ME), single(YOU), end, pad if pad is not None else (end or (0,))[0])
-
-
 def windows(excerpts: Iterable[Excerpt], tokenizer: Tokenizer, length: int) -> Windows:
     """Encode one split of one client.
 
@@ -102,12 +66,21 @@ def windows(excerpts: Iterable[Excerpt], tokenizer: Tokenizer, length: int) -> W
     length : int
         Tokens per window, at least 8.
 
+    Raises
+    ------
+    DataError
+        When what a context begins with leaves no room in it.
+
     Returns
     -------
     Windows
         Empty (n = 0) when the person wrote nothing here.
     """
     marks = Marks.of(tokenizer)
+    if length - len(marks.start) < _LEAST:
+        raise DataError(
+            "data.window", length, f"at least {len(marks.start) + _LEAST}: this base's contexts begin with marks"
+        )
     rows = [row for excerpt in excerpts for row in _rows(*pieces(excerpt, tokenizer, marks), marks, length)]
     ids = np.full((len(rows), length), marks.pad, np.int32)
     labels = np.full((len(rows), length), IGNORED, np.int32)
@@ -125,11 +98,11 @@ def pieces(excerpt: Excerpt, tokenizer: Tokenizer, marks: Marks) -> tuple[list[i
     tokens: list[int] = []
     targets: list[int] = []
     for position, (message, pieces) in enumerate(zip(excerpt.messages, encoded, strict=True)):
-        speaker = marks.me if message.mine else marks.you
-        body = [*pieces, *marks.end]
+        speaker, after = (marks.me, marks.after) if message.mine else (marks.you, marks.after_you)
+        body = [*pieces, *marks.end] if message.mine else [*pieces, *marks.end_you]
         counts = message.mine and position >= excerpt.first
-        tokens += [*speaker, *body]
-        targets += [IGNORED] * len(speaker) + (body if counts else [IGNORED] * len(body))
+        tokens += [*speaker, *body, *after]
+        targets += [IGNORED] * len(speaker) + (body if counts else [IGNORED] * len(body)) + [IGNORED] * len(after)
     return tokens, targets
 
 

@@ -113,7 +113,7 @@ class TemplateChat:
         aside = (_OPEN, _CLOSE, *self._text.marks)
         safe = [Message(role=m["role"], content=_set_aside(m["content"], aside)) for m in messages]
         facts = self._text.facts
-        begin, end = self._text.written(facts.start), self._text.written(facts.end[:1])
+        begin, end = self._text.written(facts.start[:1]), self._text.written(facts.end[-1:])
         rendered = self._render(safe, begin, end)
         ids: list[int] = []
         for i, part in enumerate(rendered.split(_OPEN)):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from fedpeft.base import load_base
 from fedpeft.base.tokenizer import train_tokenizer
-from fedpeft.data.windows import END, ME, PAD, START, YOU
+from fedpeft.data.marks import END, ME, PAD, START, YOU
 
 TEXTS = ["on my way", "see you at the station", "my my, what a day", "the day the train came late", "où ça? 😀"] * 3
 

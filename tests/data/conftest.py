@@ -4,7 +4,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from fedpeft.data.windows import END, ME, PAD, START, YOU
+from fedpeft.data.marks import END, ME, PAD, START, YOU
 from tests.data.histories import WORDS
 
 

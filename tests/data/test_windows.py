@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from fedpeft.base import load_base
 from fedpeft.data import Client, Excerpt, Message, load_federation
+from fedpeft.data.marks import Marks
 from fedpeft.data.split import temporal_split
-from fedpeft.data.windows import IGNORED, Marks, Windows, pieces, windows
+from fedpeft.data.windows import IGNORED, Windows, pieces, windows
 from tests.data.histories import histories
 
 lengths = st.integers(8, 40)
