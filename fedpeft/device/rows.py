@@ -221,7 +221,7 @@ class RowDecoder:
         row.place = None
         self._binding = None
         if last is row:
-            self._stack.put(place, {})
+            self._stack.drop(place)
             return
         for past in self._past:
             past[place, :, : last.length] = past[last.place, :, : last.length]

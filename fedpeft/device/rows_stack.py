@@ -43,67 +43,65 @@ class Stack:
     def __init__(self, sites: Mapping[str, Shape], places: int) -> None:
         self._sites = dict(sites)
         self._held: list[Tensors] = [_NOTHING] * places
-        self.arrays = {name: _empty(name, shape, places) for name, shape in self._sites.items()}
+        self._loose: set[str] = set()
+        self._blank = {name: float(neutral(name, (1,))[0]) for name in self._sites}
+        self.arrays = {name: self._rebuilt(name) for name in self._sites}
 
-    def put(self, place: int, tensors: Tensors) -> bool:
-        """Write one adapter.
+    def put(self, place: int, tensors: Tensors) -> None:
+        """Write one adapter. Where it is wider than the others, or was the widest, the array is made anew.
 
         Parameters
         ----------
         place : int
         tensors : mapping
             That fit the sites; none for the bare base.
-
-        Returns
-        -------
-        bool
-            Whether arrays were replaced by wider or narrower ones; whoever points into them must look again.
-
         """
+        self.drop(place)
         self._held[place] = tensors
-        replaced = False
-        for name, shape in self._sites.items():
-            if self._widths(name) != self.arrays[name].shape[1:]:
+        for name, array in self.arrays.items():
+            tensor = tensors.get(name)
+            width, room = tensor.shape if tensor is not None else None, array.shape[1:]
+            if width == room:
+                array[place] = tensor
+            elif name in self._loose or (width and any(w > r for w, r in zip(width, room, strict=True))):
                 self.arrays[name] = self._rebuilt(name)
-                replaced = True
             else:
-                _write(self.arrays[name][place], name, shape, self._held[place].get(name))
-        return replaced
+                self._write(array[place], name, tensor)
+        self._loose.clear()
 
-    def move(self, source: int, target: int) -> bool:
-        """Take an adapter from one place to another and leave the first empty; returns what :meth:`put` does."""
+    def drop(self, place: int) -> None:
+        """Forget an adapter; its place holds anything from now on."""
+        for name, tensor in self._held[place].items():
+            if None in self._sites[name] and tensor.shape == self.arrays[name].shape[1:]:
+                self._loose.add(name)
+        self._held[place] = _NOTHING
+
+    def move(self, source: int, target: int) -> None:
+        """Take an adapter from one place to another."""
         held = self._held[source]
         self._held[source] = _NOTHING
-        return self.put(target, held)
-
-    def _widths(self, name: str) -> tuple[int, ...]:
-        """Return the shape of a row in which every adapter fits."""
-        filled = [held[name].shape for held in self._held if name in held]
-        return tuple(
-            max((shape[i] for shape in filled), default=0) if size is None else size
-            for i, size in enumerate(self._sites[name])
-        )
+        self.put(target, held)
 
     def _rebuilt(self, name: str) -> NDArray[np.float32]:
-        shape = self._sites[name]
-        array = np.empty((len(self._held), *self._widths(name)), np.float32)
+        """Return an array that is as wide as the widest adapter."""
+        filled = [held[name].shape for held in self._held if name in held]
+        shape = (
+            max((found[i] for found in filled), default=0) if size is None else size
+            for i, size in enumerate(self._sites[name])
+        )
+        array = np.empty((len(self._held), *shape), np.float32)
         for place, held in enumerate(self._held):
-            _write(array[place], name, shape, held.get(name))
+            self._write(array[place], name, held.get(name))
         return array
+
+    def _write(self, row: NDArray[np.float32], name: str, tensor: NDArray[np.float32] | None) -> None:
+        """Fill one row of an array: the tensor in its corner, and what changes nothing around it."""
+        row[...] = self._blank[name]
+        if tensor is not None:
+            row[tuple(slice(size) for size in tensor.shape)] = tensor
 
 
 def one_row(sites: Mapping[str, Shape], tensors: Tensors) -> dict[str, NDArray[np.float32]]:
     """Return what a batch of a single row is given, each array of shape (1, …)."""
     rows = {name: tensors[name] if name in tensors else neutral(name, shape) for name, shape in sites.items()}
     return {name: np.ascontiguousarray(row[np.newaxis], np.float32) for name, row in rows.items()}
-
-
-def _empty(name: str, shape: Shape, places: int) -> NDArray[np.float32]:
-    return np.repeat(neutral(name, shape)[np.newaxis], places, axis=0)
-
-
-def _write(row: NDArray[np.float32], name: str, shape: Shape, tensor: NDArray[np.float32] | None) -> None:
-    """Fill one row of an array: the tensor in its corner, and what changes nothing around it."""
-    row[...] = neutral(name, tuple(row.shape)) if tensor is None else 0
-    if tensor is not None:
-        row[tuple(slice(size) for size in tensor.shape)] = tensor
