@@ -2,6 +2,7 @@
 
 ==================================  ================================================================
 ``GET  /v1/models``                 the caller's adapters
+``GET  /v1/models/NAME``            one of them
 ``POST /v1/completions``            how a text goes on
 ``POST /v1/chat/completions``       the next message of a conversation
 ``POST /v1/suggest``                the next words
@@ -20,6 +21,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, asynccontextmanager
+from functools import partial
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -30,7 +32,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from fedpeft.serve.answers import Answer, Usage, excuse
-from fedpeft.serve.faults import Fault, broken, malformed, unauthorized
+from fedpeft.serve.faults import Fault, broken, malformed, no_model, unauthorized
 from fedpeft.serve.limits import Admission
 from fedpeft.serve.listener import Listener
 from fedpeft.serve.metrics import CONTENT_TYPE
@@ -64,14 +66,16 @@ class Api:
 
     def app(self) -> Starlette:
         """Return the application."""
-        routes = [
-            Route("/v1/models", self._endpoint(Api.models), methods=["GET"]),
-            Route("/v1/completions", self._endpoint(Api.completions), methods=["POST"]),
-            Route("/v1/chat/completions", self._endpoint(Api.chat), methods=["POST"]),
-            Route("/v1/suggest", self._endpoint(Api.suggest), methods=["POST"]),
-            Route("/metrics", self._endpoint(Api.metrics), methods=["GET"]),
-            Route("/healthz", self.health, methods=["GET"]),
+        endpoints: list[tuple[str, str, Handler]] = [
+            ("GET", "/v1/models", Api.models),
+            ("GET", "/v1/models/{name}", Api.model),
+            ("POST", "/v1/completions", Api.completions),
+            ("POST", "/v1/chat/completions", Api.chat),
+            ("POST", "/v1/suggest", Api.suggest),
+            ("GET", "/metrics", Api.metrics),
         ]
+        routes = [Route(path, self._endpoint(path, handler), methods=[verb]) for verb, path, handler in endpoints]
+        routes.append(Route("/healthz", self.health, methods=["GET"]))
         return Starlette(routes=routes, lifespan=self._lifespan, exception_handlers={HTTPException: _http})
 
     def drain(self) -> None:
@@ -83,6 +87,14 @@ class Api:
         """List the caller's adapters."""
         models = await asyncio.to_thread(self.service.models, caller)
         return JSONResponse({"object": "list", "data": models})
+
+    async def model(self, request: Request, caller: Caller) -> Response:
+        """Describe one of the caller's adapters."""
+        name = request.path_params["name"]
+        found = [model for model in await asyncio.to_thread(self.service.models, caller) if model["id"] == name]
+        if not found:
+            raise no_model(name)
+        return JSONResponse(found[0])
 
     async def completions(self, request: Request, caller: Caller) -> Response:
         """Continue a text."""
@@ -165,7 +177,7 @@ class Api:
         except ValidationError as error:
             raise malformed(error) from None
 
-    def _endpoint(self, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+    def _endpoint(self, path: str, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
         async def endpoint(request: Request) -> Response:
             begun = time.perf_counter()
             user = "-"
@@ -179,9 +191,13 @@ class Api:
                 response = Response(status_code=_GONE)
             except Exception as error:
                 # The message could quote what was asked; the place is enough to look for it.
-                _log.error("%s failed at %s: %s", request.url.path, _place(error), type(error).__name__)
+                _log.error("%s failed at %s: %s", path, _place(error), type(error).__name__)
                 response = JSONResponse(broken().body, broken().status)
-            self._note(request, user, response, time.perf_counter() - begun)
+            note = partial(self._note, path, user, response, begun)
+            if isinstance(response, EventStream):
+                response.at_end(note)
+            else:
+                note()
             return response
 
         return endpoint
@@ -193,11 +209,11 @@ class Api:
             raise unauthorized()
         return caller
 
-    def _note(self, request: Request, user: str, response: Response, seconds: float) -> None:
-        path = request.url.path
+    def _note(self, path: str, user: str, response: Response, begun: float) -> None:
+        seconds = time.perf_counter() - begun
         self.service.metrics.requests.labels(path, response.status_code).inc()
         self.service.metrics.seconds.labels(path).observe(seconds)
-        _log.info("%s %s %d %s %.0f ms", request.method, path, response.status_code, user, 1e3 * seconds)
+        _log.info("%s %d %s %.0f ms", path, response.status_code, user, 1e3 * seconds)
 
     @asynccontextmanager
     async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:

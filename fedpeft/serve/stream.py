@@ -24,14 +24,18 @@ class EventStream(StreamingResponse):
     ----------
     events : async iterator of bytes
     release : callable
-        Called exactly once, also when the client was gone before the first event.
+        Called when it is over, also when the client was gone before the first event.
     timeout : float
         Seconds for all of it: a client that does not read must not keep its place.
     """
 
     def __init__(self, events: AsyncIterator[bytes], release: Callable[[], None], timeout: float) -> None:
         super().__init__(events, media_type="text/event-stream", headers=_HEADERS)
-        self._release, self._timeout = release, timeout
+        self._release, self._timeout = [release], timeout
+
+    def at_end(self, action: Callable[[], None]) -> None:
+        """Add something to do when it is over."""
+        self._release.append(action)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it."""
@@ -41,7 +45,8 @@ class EventStream(StreamingResponse):
         except TimeoutError:
             return
         finally:
-            self._release()
+            for action in self._release:
+                action()
 
 
 async def events(
