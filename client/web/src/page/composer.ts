@@ -37,8 +37,18 @@ export class Composer {
     this.area.focus();
   }
 
+  /** Say that the words are those of an earlier text; they stay, so that nothing flickers. */
+  outdated(): void {
+    this.list.dataset["state"] = "outdated";
+  }
+
+  busy(finishing: boolean): void {
+    this.finishButton.disabled = finishing;
+  }
+
   show(words: readonly Suggestion[]): void {
     this.words = words;
+    this.list.dataset["state"] = "current";
     this.list.replaceChildren(
       ...words.map(({ word, probability }, i) => {
         const button = made("button", { type: "button" }, made("span", { textContent: word, className: "word" }));
@@ -96,6 +106,7 @@ export class Composer {
   }
 
   private replace(start: number, end: number, text: string): void {
+    if (start === end && !text) return; // to delete nothing is, to a browser, to delete a character
     this.area.focus();
     this.area.setSelectionRange(start, end);
     // The only way to edit that the browser's undo knows; where it is gone, the edit is made without.

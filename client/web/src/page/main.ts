@@ -11,6 +11,7 @@ import { Voices } from "./voices";
 const ROOT = new URL("bundles", document.baseURI).href;
 const COUNT = 3;
 const LONGEST_COMPLETION = 32;
+const WARM_UP = ["", "I ", "I th", "I think w"];
 /** Other people's words are looked up when typing pauses. */
 const PAUSE_MS = 250;
 
@@ -24,15 +25,20 @@ const composer = new Composer(() => changed(), () => void finish());
 const engine = new Engine(arrived);
 const sizes = new Map<string, number>();
 
-let started = performance.now();
+let asked: Asked | null = null;
 let pause = 0;
 let requestsBefore = Number.POSITIVE_INFINITY;
 
-const suggest = latest(async (since: number) => {
-  const { text } = composer;
-  const { who } = people;
-  const { words } = await engine.call("suggest", { typed: text, who, count: COUNT });
-  if (who !== people.who) return;
+interface Asked {
+  readonly text: string;
+  readonly who: string;
+  readonly since: number;
+}
+
+const suggest = latest(async (now: Asked) => {
+  const { text: typed, who, since } = now;
+  const { words } = await engine.call("suggest", { typed, who, count: COUNT });
+  if (now !== asked) return; // the next call is due
   composer.show(words);
   voices.show(who, words, true);
   const ms = performance.now() - since;
@@ -51,13 +57,23 @@ const compare = latest(async (text: string) => {
 });
 
 function changed(): void {
-  suggest(performance.now());
+  composer.outdated();
+  asked = { text: composer.text, who: people.who, since: performance.now() };
+  suggest(asked);
   clearTimeout(pause);
   pause = window.setTimeout(() => compare(composer.text), PAUSE_MS);
 }
 
+let finishing = false;
+
 async function finish(): Promise<void> {
-  const prompt = composer.text;
+  if (finishing) return;
+  composer.busy((finishing = true));
+  await write(composer.text).finally(() => composer.busy((finishing = false)));
+}
+
+/** Put what follows into the message as it comes; whoever types meanwhile has the last word. */
+async function write(prompt: string): Promise<void> {
   const take = { prompt, who: people.who, tokens: LONGEST_COMPLETION };
   let shown = "";
   const continuation = await engine.call("complete", take, (part) => {
@@ -105,26 +121,24 @@ async function requests(): Promise<number> {
 
 async function start(): Promise<void> {
   facts.offline(await watched());
-  started = performance.now();
   const { base, people: names } = await engine.call("load", { root: ROOT });
   facts.base(base);
   people.add(NOBODY);
   composer.ready();
-  await suggestOnce();
   for (const name of names) await add(name);
+  await warmUp();
+  changed();
   document.body.dataset["ready"] = "yes";
   document.body.dataset["loadMs"] = performance.now().toFixed(0);
   progress.hidden = true;
   requestsBefore = await requests();
   facts.requests(0);
   say("Ready. Everything is computed here; nothing you write leaves this device.");
-  console.debug(`loaded in ${(performance.now() - started).toFixed(0)} ms`);
 }
 
-/** The first run allocates and is slow; nobody should wait for it. */
-async function suggestOnce(): Promise<void> {
-  await engine.call("suggest", { typed: "", who: NOBODY, count: COUNT });
-  changed();
+/** The first runs are slow: memory is claimed, and the browser has not compiled for speed yet. Nobody waits for them. */
+async function warmUp(): Promise<void> {
+  for (const typed of WARM_UP) await engine.call("suggest", { typed, who: NOBODY, count: COUNT });
 }
 
 found("open", HTMLInputElement).addEventListener("change", async (event) => {
