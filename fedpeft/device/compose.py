@@ -57,8 +57,10 @@ def compose(adapters: Sequence[LoadedAdapter], weights: Sequence[float]) -> Load
     if any(adapter.prefix for adapter in adapters):
         raise FedpeftError("adapters", "one with a prefix", "adapters without", "use it alone")
     parts: dict[str, list[Part]] = {}
-    for adapter, weight in zip(adapters, weights, strict=True):
-        for name, value in adapter.tensors().items():
+    # Arrays are views of these, which do not keep them.
+    held = [adapter.tensors() for adapter in adapters]
+    for tensors, weight in zip(held, weights, strict=True):
+        for name, value in tensors.items():
             parts.setdefault(name, []).append((weight, value.numpy()))
     if len(adapters) > 1 and (scales := [name for name in parts if name.endswith(_SCALES)]):
         raise FedpeftError(
@@ -76,7 +78,9 @@ def compose(adapters: Sequence[LoadedAdapter], weights: Sequence[float]) -> Load
             "tensors": {name: array.shape for name, array in arrays.items()},
         }
     )
-    return from_values(values, manifest)
+    composed = from_values(values, manifest)
+    del held
+    return composed
 
 
 def parse_weights(text: str) -> Mapping[str, float]:
@@ -110,5 +114,5 @@ def _together(name: str, parts: Sequence[Part]) -> NDArray[np.float32]:
         return np.asarray(sum(np.float32(w) * array for w, array in parts), np.float32)
     if len(parts) > 1 or parts[0][0] != 1:
         remedy = "it cannot be summed: use the adapter alone"
-        raise FedpeftError(f"adapters {name}", f"{len(parts)} adapters that scale or prompt", "none to compose", remedy)
+        raise FedpeftError(f"adapters {name}", [weight for weight, _ in parts], "one, of weight 1", remedy)
     return parts[0][1]

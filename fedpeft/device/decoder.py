@@ -45,7 +45,7 @@ class Cache:
 
     def first(self, length: int) -> Cache:
         """Return a cache of the first tokens only."""
-        if length == self.length:
+        if length >= self.length:
             return self
         cut = [np.ascontiguousarray(v.numpy()[:, :, :length]) for v in self.values]
         return Cache(length, [ort.OrtValue.ortvalue_from_numpy(v) for v in cut])

@@ -53,7 +53,7 @@ class Shelf:
         BundleError
             When it has to be read and is refused.
         """
-        key = folder.absolute()
+        key = folder.resolve()
         stamp = _stamp(key)
         with self._lock:
             kept = self._kept.get(key)
