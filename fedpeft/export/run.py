@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fedpeft.adapters import Adapter
+from fedpeft.adapters.adapter import read_config
 from fedpeft.base import Base, load_base
 from fedpeft.device.folders import EVERYBODY, NOBODY, TRUST, adapter_folder, base_folder
-from fedpeft.device.manifest import Manifest
-from fedpeft.errors import AdapterError, BaseError, RunError
+from fedpeft.device.manifest import Manifest, Variant
+from fedpeft.errors import AdapterError, BaseError, RunError, nearest
 from fedpeft.export.adapter import export_adapter
 from fedpeft.export.base import backend_of, export_base
 from fedpeft.export.encoder_run import Classes
 from fedpeft.export.fill import Ground, fill, require_fillable
+from fedpeft.export.merged import export_merged
 from fedpeft.export.options import site_kind
 from fedpeft.export.settings import RunSettings, read_record, read_scenario
 from fedpeft.seeds import derive
@@ -26,7 +29,7 @@ from fedpeft.signing.signature import SigningKey
 def export_run(
     run: Path, base: Base | None = None, key: SigningKey | None = None, settings: RunSettings | None = None
 ) -> dict[str, Manifest]:
-    """Export a run's base and adapters to ``<run>/device``.
+    """Export a run's base and adapters to ``<run>/device``; the base of another variant beside the usual one.
 
     Parameters
     ----------
@@ -54,14 +57,10 @@ def export_run(
     adapters, scenario, record = find_adapters(run), read_scenario(run), read_record(run)
     settings, classes = settings or RunSettings.of(scenario), Classes.of(scenario)
     base = base or _load(scenario, classes)
-    ground = Ground(base, derive(int(scenario.get("seed", 0)), "initial adapter"), settings.options.pooling)
+    ground = _ground(base, scenario, settings)
     key = key or signing_key(run)
-    first = next(iter(adapters.values()), None)
-    options = settings.options
-    if first is not None:
-        # One method, so one of its adapters shows which sites all of them fill.
-        options = replace(options, sites=options.sites | needed_sites(Adapter.load(first, base.fingerprint), ground))
-    exported = {NOBODY: export_base(base, base_folder(run), key=key, options=options)}
+    options = replace(settings.options, sites=settings.options.sites | needed_sites(adapters.values(), ground))
+    exported = {NOBODY: export_base(base, variant_folder(run, options.variant), key=key, options=options)}
     for owner, folder in adapters.items():
         start, end = classes.range_of(owner) if classes else (0, 0)
         exported[owner] = export_adapter(
@@ -80,10 +79,51 @@ def export_run(
     return exported
 
 
-def needed_sites(adapter: Adapter, ground: Ground) -> frozenset[str]:
-    """Return the kinds of sites that an adapter fills."""
-    kinds = {site_kind(name) for name in fill(adapter, ground).inputs}
-    return frozenset(kind for kind in kinds if kind is not None)
+def export_persons_model(
+    run: Path, user: str, key: SigningKey | None = None, settings: RunSettings | None = None
+) -> tuple[Path, Manifest]:
+    """Export one person's model of a run, their adapter merged into it, to ``<run>/device/merged/<user>``.
+
+    Returns
+    -------
+    folder : Path
+    manifest : Manifest
+
+    Raises
+    ------
+    RunError
+        When nobody of that name has an adapter in the run.
+    FedpeftError
+        When it cannot be merged.
+    """
+    adapters, scenario = find_adapters(run), read_scenario(run)
+    if user not in adapters:
+        raise RunError("user", user, f"somebody with an adapter in {run}", nearest(user, adapters))
+    settings, base = settings or RunSettings.of(scenario), _load(scenario, None)
+    adapter, out = Adapter.load(adapters[user], base.fingerprint), merged_folder(run, user)
+    ground, key = _ground(base, scenario, settings), key or signing_key(run)
+    return out, export_merged(adapter, out, owner=user, ground=ground, key=key, options=settings.options)
+
+
+def _ground(base: Base, scenario: Mapping[str, Any], settings: RunSettings) -> Ground:
+    return Ground(base, derive(int(scenario.get("seed", 0)), "initial adapter"), settings.options.pooling)
+
+
+def variant_folder(run: Path, variant: Variant) -> Path:
+    """Return where a run's base of a variant lies or will lie; the other bundles beside it fit them all."""
+    return base_folder(run) if variant == "optional" else base_folder(run).with_name(f"base-{variant}")
+
+
+def merged_folder(run: Path, user: str) -> Path:
+    """Return where a person's merged model lies or will lie."""
+    return base_folder(run).with_name("merged") / user
+
+
+def needed_sites(folders: Iterable[Path], ground: Ground) -> frozenset[str]:
+    """Return the kinds of sites that adapters fill; of those of one configuration, one shows what all of them do."""
+    examples = {json.dumps(read_config(folder), sort_keys=True): folder for folder in folders}
+    fillings = (fill(Adapter.load(folder, ground.base.fingerprint), ground) for folder in examples.values())
+    return frozenset(kind for filling in fillings for name in filling.inputs if (kind := site_kind(name)))
 
 
 def signing_key(run: Path) -> SigningKey:
@@ -95,10 +135,9 @@ def signing_key(run: Path) -> SigningKey:
 
 
 def obstacle(base: Base, config: Mapping[str, Any]) -> str | None:
-    """Return why a base and adapters of this configuration are not exported with their run, or None when they are."""
+    """Return why a base and adapters of this configuration cannot become bundles, or None when nothing is known."""
     try:
-        if backend_of(base) != "native":
-            return f"torch traces a {base.model.config.model_type}, which takes its time: use `fedpeft export`"
+        backend_of(base)
         require_fillable(config)
     except (AdapterError, BaseError) as error:
         return str(error)

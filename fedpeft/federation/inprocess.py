@@ -19,6 +19,7 @@ from fedpeft.federation.server import conduct
 from fedpeft.federation.watcher import Silent, Watcher
 from fedpeft.methods.attached import SHARED
 from fedpeft.scenario import Scenario, load_scenario
+from fedpeft.tasks.next_word import NextWord
 
 ENGINES = ("inprocess", "serial", "ray")
 
@@ -113,13 +114,22 @@ class _Runner:
             with folder.lock(), InProcessGrid(client_app(), clients, config, self._workers) as grid:
                 conduct(grid, worker, folder, self._watcher, self._engine)
         with folder.lock():
-            hindered = obstacle(worker.base, worker.attached.config(SHARED))
-            if hindered is None:
-                export_run(folder.path)
-                write_samples(folder, scenario)
+            hindered = obstacle(worker.base, worker.attached.config(SHARED)) or _export(folder, scenario)
             # Only a simulation may count what clients hold: here they all live on this machine.
             folder.write(DATA, worker.task.describe(worker.client_ids))
             folder.update(status="finished", device=hindered or "exported")
+
+
+def _export(folder: RunFolder, scenario: Scenario) -> str | None:
+    """Write what devices get; return why not, where a trained adapter turns out to be none that they could run."""
+    try:
+        export_run(folder.path)
+    except FedpeftError as error:
+        # The training is done and kept: `fedpeft export` says the same again, and can be told otherwise.
+        return str(error)
+    if scenario.export.variant == "optional" and scenario.task.kind == NextWord.kind:
+        write_samples(folder, scenario)
+    return None
 
 
 _CONFIG = {"scenario": SCENARIO, "run-folder": ""}

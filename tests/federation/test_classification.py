@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from fedpeft.adapters import Adapter
+from fedpeft.device.folders import users
 from fedpeft.federation.client import client_app
 from fedpeft.federation.folder import PEOPLE, RUN
 from fedpeft.federation.inprocess import resume, simulate
@@ -36,11 +37,11 @@ def people(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / PEOPLE).read_text().splitlines()]
 
 
-def test_it_runs_to_its_end_and_says_why_there_is_no_bundle(finished: Path) -> None:
+def test_it_runs_to_its_end_and_exports_everybodys_classifier(finished: Path) -> None:
     record = json.loads((finished / RUN).read_text())
     assert record["status"] == "finished"
-    assert "expected" in record["device"]
-    assert not (finished / "device").exists()
+    assert record["device"] == "exported"
+    assert {row["client"] for row in people(finished)} | {"global"} == set(users(finished))
     assert json.loads((finished / "data.json").read_text())["classes"] == 4
 
 
