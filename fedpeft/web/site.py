@@ -4,7 +4,8 @@
 ``index.html``, ``assets/``, …      the built page, with onnxruntime-web in it
 ``bundles/index.json``              whose base is believed, and who can be chosen
 ``bundles/base/``                   the base: variant ``required``, matrices stored as int8
-``bundles/adapters/<person>/``      ``manifest.json``, ``manifest.sig``, ``adapter.onnx_adapter``
+``bundles/adapters/<person>/``      ``manifest.json``, ``manifest.sig``, ``adapter.onnx_adapter``,
+                                    ``prefix.onnx_adapter``
 ==================================  =======================================================================
 
 Whoever can reach the folder can read the adapters in it, so nobody's is put there unless asked for by name.
@@ -23,7 +24,7 @@ from typing import Literal, get_args
 import onnx_ir as ir
 
 from fedpeft.base import load_base
-from fedpeft.device.bundle import ADAPTER, GRAPH, TOKENIZER, Bundle, hash_files, seal
+from fedpeft.device.bundle import ADAPTER, GRAPH, PREFIX, TOKENIZER, Bundle, hash_files, seal
 from fedpeft.device.folders import SCENARIO, adapter_folder, base_folder, users
 from fedpeft.device.manifest import MANIFEST, SIGNATURE, Manifest, Precision
 from fedpeft.errors import RunError, WebError, nearest
@@ -147,7 +148,8 @@ def _copy_adapter(bundle: Path, out: Path, base: Manifest) -> None:
     out.mkdir(parents=True)
     for name in (MANIFEST, SIGNATURE):
         shutil.copyfile(bundle / name, out / name)
-    (out / ADAPTER).write_bytes(opened.read(ADAPTER))
+    for name in {ADAPTER, PREFIX} & opened.manifest.files.keys():
+        (out / name).write_bytes(opened.read(name))
 
 
 def _size(folder: Path) -> int:

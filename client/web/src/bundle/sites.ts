@@ -13,14 +13,15 @@ export function neutral(name: string, shape: Shape): Tensor {
 /**
  * Return a value for every site: the adapter's, or nothing. Refused is an adapter with a tensor that has no place, with
  * other tensors than its manifest lists, with numbers that are not finite, or with none at all: the graph would answer as
- * the base and nobody would notice.
+ * the base and nobody would notice. Only what has a prefix, too, may have none.
  */
 export function fill(
   tensors: ReadonlyMap<string, Tensor>,
   listed: ReadonlyMap<string, Shape>,
   sites: ReadonlyMap<string, Shape>,
+  mayBeEmpty = false,
 ): Map<string, Tensor> {
-  if (!tensors.size) throw new Refused("adapter tensors", "none", "at least one");
+  if (!tensors.size && !mayBeEmpty) throw new Refused("adapter tensors", "none", "at least one");
   if (tensors.size !== listed.size) throw new Refused("adapter tensors", tensors.size, `the ${listed.size} listed`);
   for (const [name, { shape, data }] of tensors) {
     const [place, promised] = [sites.get(name), listed.get(name)];

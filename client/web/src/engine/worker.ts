@@ -30,7 +30,10 @@ const answers: Answers = {
     const source = files ? fromDisk(files) : fromSite(`${root}/adapters/${encodeURIComponent(name)}`, told(name));
     const manifest = await loaded().add(name, source);
     if (!files && manifest.name !== name) throw new Refused(`adapter of ${name}`, `${manifest.name}'s`, `${name}'s`);
-    const bytes = manifest.files.get("adapter.onnx_adapter")?.bytes ?? 0;
+    const bytes = ["adapter.onnx_adapter", "prefix.onnx_adapter"].reduce(
+      (sum, file) => sum + (manifest.files.get(file)?.bytes ?? 0),
+      0,
+    );
     return { name: manifest.name, method: manifest.method, bytes };
   },
   async suggest({ typed, who, count }) {

@@ -24,7 +24,7 @@ export class Decoder {
   private constructor(
     private readonly session: ort.InferenceSession,
     readonly facts: DecoderFacts,
-    private readonly past: readonly string[],
+    readonly past: readonly string[],
   ) {}
 
   static async load(

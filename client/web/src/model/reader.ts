@@ -3,26 +3,28 @@
  *
  *     read(ids) = read(ids[n:] | cache of old[:n]),   n the length of their common beginning
  */
-import type { Decoder, Filling, Read } from "./decoder";
+import type { Decoder, Read } from "./decoder";
+import type { Voice } from "./voice";
 
 interface Memory extends Read {
   readonly ids: readonly number[];
 }
 
 export class Reader {
-  private readonly memories = new WeakMap<Filling, Memory>();
+  private readonly memories = new WeakMap<Voice, Memory>();
 
   constructor(private readonly decoder: Decoder) {}
 
-  async read(ids: readonly number[], filling: Filling): Promise<Read> {
-    const old = this.memories.get(filling);
+  async read(text: readonly number[], voice: Voice): Promise<Read> {
+    const ids = [...voice.opening, ...text];
+    const old = this.memories.get(voice);
     const same = old ? common(old.ids, ids) : 0;
     if (old && same === ids.length && same === old.ids.length) return old;
     // The last token is read again where all are known: its scores are those of another position.
     const kept = Math.min(same, ids.length - 1);
-    const cache = old && kept ? this.decoder.shorten(old.cache, kept) : this.decoder.begin();
-    const read = await this.decoder.read([ids.slice(kept)], cache, filling);
-    this.memories.set(filling, { ids, ...read });
+    const cache = old && kept ? this.decoder.shorten(old.cache, voice.start.length + kept) : voice.start;
+    const read = await this.decoder.read([ids.slice(kept)], cache, voice.filling);
+    this.memories.set(voice, { ids, ...read });
     return read;
   }
 }

@@ -5,22 +5,22 @@ import { NOBODY, type Manifest } from "../bundle/manifest";
 import { fill, neutral } from "../bundle/sites";
 import { Refused } from "../refused";
 import { complete } from "./complete";
-import { Decoder, type Filling } from "./decoder";
+import { Decoder } from "./decoder";
 import { Reader } from "./reader";
 import { suggest, type Suggestion } from "./suggest";
 import { Text } from "./text";
+import { voice, type Voice } from "./voice";
 import { Words } from "./words";
 
 const GRAPH = "model.onnx";
 const WEIGHTS = "model.onnx.data";
 const TOKENIZER = "tokenizer.json";
 const ADAPTER = "adapter.onnx_adapter";
-/** Of an adapter's bundle: the graph's inputs, and the same in peft's layout. Anything else would be lost here. */
-const KNOWN = new Set([ADAPTER, "adapter_config.json", "adapter_model.safetensors"]);
+const PREFIX = "prefix.onnx_adapter";
 
 export class Runtime {
   private readonly reader: Reader;
-  private readonly fillings = new Map<string, Filling>();
+  private readonly voices = new Map<string, Voice>();
 
   private constructor(
     readonly manifest: Manifest,
@@ -29,7 +29,7 @@ export class Runtime {
   ) {
     this.reader = new Reader(decoder);
     const nothing = new Map([...manifest.tensors].map(([name, shape]) => [name, neutral(name, shape)]));
-    this.fillings.set(NOBODY, decoder.filling(nothing));
+    this.voices.set(NOBODY, voice(decoder, nothing, new Map()));
   }
 
   static async load(source: Source, trusted: ReadonlySet<string>): Promise<Runtime> {
@@ -50,27 +50,27 @@ export class Runtime {
     const bundle = await Bundle.open(where, source, "adapter", new Set([this.manifest.signer]));
     const { manifest } = bundle;
     bundle.requireBase(this.manifest.fingerprint);
-    const strange = [...manifest.files.keys()].filter((name) => !KNOWN.has(name));
-    if (strange.length || manifest.tensors.has("soft_prompt")) {
-      throw new Refused(`${where} method`, manifest.method, "one without prompts or prefixes, in the browser");
-    }
     if (manifest.name === NOBODY) throw new Refused(`${where} name`, manifest.name, "a person's");
-    const tensors = readAdapterFile(await bundle.read(ADAPTER));
-    this.fillings.set(manifest.name, this.decoder.filling(fill(tensors, manifest.tensors, this.manifest.tensors)));
+    const has = (name: string): boolean => manifest.files.has(name);
+    if (!has(ADAPTER) && !has(PREFIX)) throw new Refused(`${where} files`, [...manifest.files.keys()], `${ADAPTER} too`);
+    const tensors = has(ADAPTER) ? readAdapterFile(await bundle.read(ADAPTER)) : new Map();
+    const prefix = has(PREFIX) ? readAdapterFile(await bundle.read(PREFIX)) : new Map();
+    const sites = fill(tensors, manifest.tensors, this.manifest.tensors, prefix.size > 0);
+    this.voices.set(manifest.name, voice(this.decoder, sites, prefix));
     return manifest;
   }
 
   suggest(typed: string, who: string, count: number): Promise<Suggestion[]> {
-    return suggest(typed, this.decoder, this.reader, this.words, this.filling(who), count);
+    return suggest(typed, this.decoder, this.reader, this.words, this.voice(who), count);
   }
 
   complete(prompt: string, who: string, tokens: number): AsyncGenerator<string> {
-    return complete(prompt, this.decoder, this.reader, this.words.text, this.filling(who), tokens);
+    return complete(prompt, this.decoder, this.reader, this.words.text, this.voice(who), tokens);
   }
 
-  private filling(who: string): Filling {
-    const found = this.fillings.get(who);
-    if (!found) throw new Refused("person", who, [...this.fillings.keys()].join(", "));
+  private voice(who: string): Voice {
+    const found = this.voices.get(who);
+    if (!found) throw new Refused("person", who, [...this.voices.keys()].join(", "));
     return found;
   }
 }

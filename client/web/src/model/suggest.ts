@@ -7,8 +7,10 @@
  * agree with its letters so far are followed, whatever way the tokenizer would have cut them.
  */
 import { joined } from "../bundle/encoding";
-import type { Decoder, Filling } from "./decoder";
+import type { Decoder } from "./decoder";
 import type { Reader } from "./reader";
+import type { Text } from "./text";
+import type { Voice } from "./voice";
 import { finished, type Words } from "./words";
 
 /** Unfinished words followed at a time, one row of a batch each. */
@@ -17,6 +19,8 @@ const WIDTH = 12;
 const LONGEST = 48;
 /** Pieces a word may go on for after its typed letters. */
 const TAIL = 8;
+/** Tokens by which the beginning of a long text is dropped: were it one by one, every keystroke would read it all. */
+const STRIDE = 32;
 
 export interface Suggestion {
   readonly word: string;
@@ -40,26 +44,26 @@ export async function suggest(
   decoder: Decoder,
   reader: Reader,
   words: Words,
-  filling: Filling,
+  voice: Voice,
   count: number,
 ): Promise<Suggestion[]> {
   const { before, target } = words.divide(typed);
   if (target.length > LONGEST) return [];
-  const { context } = decoder.facts;
-  const depth = Math.min(target.length + TAIL, Math.floor(context / 2));
-  let { logits, cache } = await reader.read(words.text.begin(before, context - depth), filling);
+  const depth = Math.min(target.length + TAIL, Math.floor(voice.room / 2));
+  let { logits, cache } = await reader.read(begin(words.text, before, voice.room - depth), voice);
   let beams: Beam[] = [{ spelled: new Uint8Array(), probability: 1 }];
   let scores = logits.map(softmax);
   const found = new Map<string, number>();
   for (let i = 0; i < depth; i++) {
-    const steps = best(beams, scores, words, target);
-    if (!steps[0] || steps[0].chance <= least(found, count)) break;
+    const bound = least(found, count);
+    const steps = best(beams, scores, words, target).filter((step) => step.chance > bound);
+    if (!steps.length) break;
     const pick = decoder.pick(cache, steps.map((step) => step.parent));
     beams = steps.map(({ parent, piece, chance }) => ({
       spelled: joined([beams[parent]?.spelled ?? new Uint8Array(), words.text.pieces[piece] ?? new Uint8Array()]),
       probability: chance,
     }));
-    ({ logits, cache } = await decoder.read(steps.map((step) => [step.piece]), pick, filling));
+    ({ logits, cache } = await decoder.read(steps.map((step) => [step.piece]), pick, voice.filling));
     scores = logits.map(softmax);
     beams.forEach((beam, row) => {
       const word = finished(beam.spelled, target);
@@ -69,6 +73,12 @@ export async function suggest(
     });
   }
   return largest(found, count).map(([word, probability]) => ({ word, probability }));
+}
+
+/** Return a text's tokens; of one that is too long, some more than needed are dropped. */
+function begin(text: Text, before: string, room: number): number[] {
+  const whole = text.begin(before, Number.POSITIVE_INFINITY).length;
+  return text.begin(before, whole <= room ? room : whole - Math.ceil((whole - room) / STRIDE) * STRIDE);
 }
 
 export function softmax(scores: Float32Array): Float64Array {
