@@ -184,7 +184,7 @@ def _compiled(template: str) -> Callable[[Sequence[Message], str, str], str]:
             )
         except TemplateError as error:
             raise FedpeftError("messages", str(error), "messages that the base's template accepts") from error
-        except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
+        except Exception as error:  # a template is code
             raise FedpeftError("chat_template", str(error), "a template for messages with role and content") from error
 
     return render
