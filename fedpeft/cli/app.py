@@ -21,6 +21,7 @@ VERBS = {
     "advise": "Say which method, rank and rule fit a device and a link, and why.",
     "report": "Print a run's figures and rebuild its report.html.",
     "generate": "Complete a text with a person's adapter, and suggest the next three words.",
+    "suggest": "Suggest the words a person would type next.",
     "classify": "Name the class of a text with a person's adapter and head.",
     "serve": "Serve everybody's adapter over one base, by HTTP; make their tokens.",
     "export": "Write a run's base graph and adapters for devices again.",

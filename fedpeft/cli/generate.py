@@ -10,49 +10,57 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from fedpeft.device.folders import EVERYBODY, LATEST, NOBODY, adapter_folder, base_folder, find_run, users
-from fedpeft.device.runtime import Runtime
-from fedpeft.errors import RunError, nearest
+from fedpeft.cli.suggest import shown_words
+from fedpeft.cli.voice import AsJson, Run, Runs, Threads, Together, User, find_voice
+from fedpeft.device.folders import LATEST
+from fedpeft.device.generation import Generation
 
 
 def generate(
     *,
-    user: Annotated[
-        str,
-        typer.Option(help=f"Whose adapter; {EVERYBODY!r} for the shared one, {NOBODY!r} for none."),
-    ],
     prompt: Annotated[str, typer.Option(help="The beginning of a message.")],
-    run: Annotated[str, typer.Option(help="A run's name or folder, or 'latest'.")] = LATEST,
-    runs: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("runs"),
+    user: User = None,
+    compose: Together = None,
+    run: Run = LATEST,
+    runs: Runs = Path("runs"),
     tokens: Annotated[int, typer.Option(min=1, help="Most tokens to add.")] = 24,
     temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest; 1 draws freely.")] = 0.0,
     top_k: Annotated[int, typer.Option(min=0, help="Draw among this many likeliest; 0 means all.")] = 0,
+    top_p: Annotated[float, typer.Option(help="Draw among the likeliest that sum to this; 1 means all.")] = 1.0,
+    repetition_penalty: Annotated[float, typer.Option(help="Above 1, what was said is less likely.")] = 1.0,
+    stop: Annotated[list[str] | None, typer.Option(help="End before this text; may be given several times.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    stream: Annotated[bool, typer.Option("--stream", help="Print the completion as it comes, nothing else.")] = False,
+    threads: Threads = 1,
+    as_json: AsJson = False,
 ) -> None:
     """Complete a text with a person's adapter and suggest the next three words.
 
-    Example: fedpeft generate --user ada --prompt "I am"
+    Example: fedpeft generate --user ada --prompt "I am" --temperature 0.8 --top-p 0.9 --stream
     """
-    folder = find_run(run, runs)
-    adapters = users(folder)
-    if user != NOBODY and user not in adapters:
-        raise RunError("user", user, f"somebody with an adapter in {folder}", _who(user, adapters))
-    runtime = Runtime(base_folder(folder))
-    adapter = None if user == NOBODY else runtime.load(adapter_folder(folder, user))
-    completion = runtime.complete(prompt, adapter, tokens=tokens, temperature=temperature, top_k=top_k, seed=seed)
-    suggestions = runtime.suggest(prompt, adapter)
+    options = Generation(
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        repetition_penalty=repetition_penalty,
+        tokens=tokens,
+        stop=tuple(stop or ()),
+        seed=seed,
+    )
+    voice = find_voice(user, compose, run, runs, threads)
+    if stream:
+        # With --json each part is a line of its own, as a script reads it.
+        for part in voice.runtime.stream(prompt, voice.adapter, options):
+            typer.echo(json.dumps({"text": part}, ensure_ascii=False) if as_json else part, nl=as_json)
+        typer.echo("" if not as_json else json.dumps({"done": True}))
+        return
+    completion = voice.runtime.complete(prompt, voice.adapter, options)
+    suggestions = voice.runtime.suggest(prompt, voice.adapter)
     if as_json:
         words = [{"word": s.word, "probability": s.probability} for s in suggestions]
-        answer = {"user": user, "run": str(folder), "prompt": prompt, "completion": completion}
+        answer = {"user": voice.name, "run": str(voice.run), "prompt": prompt, "completion": completion}
         typer.echo(json.dumps({**answer, "suggestions": words}, ensure_ascii=False))
         return
     console = Console()
     console.print(Text(prompt, "bold") + Text(completion))
-    console.print(Text("   ").join(Text(s.word, "cyan") + Text(f" {s.probability:.1%}", "dim") for s in suggestions))
-
-
-def _who(user: str, adapters: list[str]) -> str:
-    if not adapters:
-        return "export the run first: `fedpeft export`"
-    return nearest(user, [*adapters, NOBODY])
+    console.print(shown_words(suggestions))

@@ -10,7 +10,8 @@ import typer
 from typer.testing import CliRunner
 
 from fedpeft.cli.generate import generate
-from fedpeft.errors import RunError
+from fedpeft.cli.suggest import suggest
+from fedpeft.errors import FedpeftError, RunError
 
 WITHOUT_TORCH = """
 import sys
@@ -24,9 +25,9 @@ sys.meta_path.insert(0, Blocked())
 """
 
 
-def call(run: Path, *arguments: str):
+def call(run: Path, *arguments: str, verb=generate):
     app = typer.Typer()
-    app.command()(generate)
+    app.command()(verb)
     return CliRunner().invoke(app, ["--runs", str(run.parent), *arguments])
 
 
@@ -101,3 +102,54 @@ def test_a_run_that_was_not_exported_says_so(tmp_path):
     error = call(tmp_path / "new", "--user", "ada", "--prompt", "Hi").exception
     assert isinstance(error, RunError)
     assert "fedpeft export" in str(error)
+
+
+OPTIONS = {"temperature": 0.9, "top_k": 40, "top_p": 0.9, "repetition_penalty": 1.2, "seed": 7}
+
+
+def flags(**options: object) -> list[str]:
+    return [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+
+
+def test_all_options_of_sampling_reach_the_runtime_and_a_stream_is_the_completion(run, runtime, ada):
+    expected = runtime.complete("I am", ada, tokens=12, stop=("e", "zz"), **OPTIONS)
+    asked = ["--user", "ada", "--prompt", "I am", "--tokens", "12", "--stop", "e", "--stop", "zz", *flags(**OPTIONS)]
+    assert json.loads(call(run, *asked, "--json").output)["completion"] == expected
+    assert call(run, *asked, "--stream").output == expected + "\n"
+    *parts, last = [json.loads(line) for line in call(run, *asked, "--stream", "--json").output.splitlines()]
+    assert "".join(part["text"] for part in parts) == expected and last == {"done": True}
+    assert expected != runtime.complete("I am", ada, tokens=12)
+
+
+def test_words_are_suggested_with_a_person_s_adapter_and_with_several_together(run, runtime, ada, loud):
+    together = runtime.compose([ada, loud], [0.7, 0.3])
+    for who, adapter in (
+        (["--user", "ada"], ada),
+        (["--compose", "ada=0.7,global=0.3"], together),
+        (["--user", "base"], None),
+    ):
+        answer = json.loads(call(run, *who, "--text", "I am g", "--json", "--count", "5", verb=suggest).output)
+        found = runtime.suggest("I am g", adapter, count=5)
+        assert [s["word"] for s in answer["suggestions"]] == [s.word for s in found]
+        shown = call(run, *who, "--text", "I am g", verb=suggest).output
+        assert [word for word in shown.split() if not word.endswith("%")] == [s.word for s in found[:3]]
+        completion = json.loads(call(run, *who, "--prompt", "I am", "--json").output)["completion"]
+        assert completion == runtime.complete("I am", adapter, tokens=24)
+    assert runtime.suggest("I am g", together) != runtime.suggest("I am g", ada)
+
+
+@pytest.mark.parametrize(
+    ("who", "complaint"),
+    [
+        ([], "either --user or --compose"),
+        (["--user", "ada", "--compose", "ada=1"], "either --user or --compose"),
+        (["--compose", "ada"], "compose: found 'ada'"),
+        (["--compose", "ada=1,nobody=1"], "user: found 'nobody'"),
+        (["--compose", "base=1"], "user: found 'base'"),
+    ],
+)
+def test_who_speaks_has_to_be_clear(run, who, complaint):
+    for verb, text in ((generate, "--prompt"), (suggest, "--text")):
+        error = call(run, *who, text, "Hi", verb=verb).exception
+        assert isinstance(error, FedpeftError)
+        assert complaint in str(error)
