@@ -220,11 +220,6 @@ def test_a_classifiers_bundle_is_not_opened_as_a_writers_nor_a_damaged_one_at_al
         Classifier(copy)
 
 
-def test_a_writers_bundle_is_not_opened_as_a_classifiers(run):
-    with pytest.raises(BundleError, match="open it with Runtime"):
-        Classifier(base_folder(run))
-
-
 def test_dynamic_int8_agrees_on_nearly_every_text(classified, tmp_path):
     options = ExportOptions(precision="dynamic-int8")
     export_base(classified.attached.base, tmp_path / "base", key=own_key(classified.run), options=options)
@@ -304,3 +299,8 @@ def test_labels_of_two_tasks_are_in_the_heads_order():
     assert all(label.startswith("banking/") for label in classes.labels[first:last])
     assert (first, last) == federation.groups()["banking"]
     assert classes.range_of("global") == (0, len(classes.labels))
+
+
+def test_a_writers_bundle_is_not_opened_as_a_classifiers(run):
+    with pytest.raises(BundleError, match="open it with Runtime"):
+        Classifier(base_folder(run))
