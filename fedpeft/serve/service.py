@@ -97,7 +97,7 @@ class Service:
         if not self._has(name):
             raise no_model(name)
         try:
-            return self.runtime.load(adapter_folder(self._run, name))
+            return self._load(name)
         except BundleError as error:
             _log.warning("an adapter is refused: %s", error)
             message = f"The model {name!r} cannot be used at the moment."
@@ -159,6 +159,12 @@ class Service:
     def close(self) -> None:
         """End every answer and the thread."""
         self.scheduler.close()
+
+    def _load(self, name: str) -> LoadedAdapter:
+        adapter = self.runtime.load(adapter_folder(self._run, name))
+        if adapter.owner != name:
+            raise BundleError(f"adapter {name} owner", adapter.owner, f"{name}, whose folder it is in")
+        return adapter
 
     def _has(self, name: str) -> bool:
         return (adapter_folder(self._run, name) / MANIFEST).is_file()
