@@ -8,10 +8,12 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
 import pytest
+from numpy.typing import NDArray
 from playwright.sync_api import Browser, Page, Playwright, sync_playwright
 
 from fedpeft.adapters import Adapter, Schema
@@ -19,16 +21,22 @@ from fedpeft.base import load_base
 from fedpeft.device import LoadedAdapter, Manifest, Runtime
 from fedpeft.device.bundle import GRAPH, TOKENIZER, hash_files, seal
 from fedpeft.device.folders import adapter_folder, base_folder
-from fedpeft.export import export_adapter, export_base
+from fedpeft.export import ExportOptions, export_adapter, export_base
+from fedpeft.export.adapter import write_onnx_adapter
 from fedpeft.export.graph import add_defaults
 from fedpeft.export.run import signing_key
 from fedpeft.scenario import load_scenario
+from fedpeft.signing.signature import SigningKey
 from fedpeft.web import Server, build_site, built_page
 from fedpeft.web.browser import launch
 
-PEOPLE = ("ada", "bob")
+PEOPLE = ("ada", "bob", "cleo", "dan", "eve")
+"""Two LoRAs, one of them in float16; a prefix; a soft prompt; and the first again with another seed."""
 DEVIATION = 0.12
 """Of the numbers in A and B: enough that no two people get the same words."""
+
+
+Floats = dict[str, NDArray[np.float32]]
 
 
 def random_adapter(base: Manifest, seed: int, deviation: float = DEVIATION) -> Adapter:
@@ -36,6 +44,7 @@ def random_adapter(base: Manifest, seed: int, deviation: float = DEVIATION) -> A
     shapes = {
         f"base_model.model.{name}": tuple(4 if n is None else n for n in reversed(shape))
         for name, shape in base.tensors.items()
+        if ".lora_" in name
     }
     schema = Schema.of(shapes)
     vector = np.random.default_rng(seed).normal(0, deviation, schema.size).astype(np.float32)
@@ -50,10 +59,39 @@ def run(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
     scenario = load_scenario(repository / "simulations" / "keyboard.toml")
     (folder / "scenario.json").write_text(json.dumps(scenario.model_dump(mode="json")))
     key = signing_key(folder)
-    base = export_base(load_base("keyboard"), base_folder(folder), key=key)
-    for seed, owner in enumerate(PEOPLE):
-        export_adapter(random_adapter(base, seed), adapter_folder(folder, owner), owner=owner, base=base, key=key)
+    options = ExportOptions(sites=frozenset({"lora", "prompt"}))
+    base = export_base(load_base("keyboard"), base_folder(folder), key=key, options=options)
+    numbers: dict[str, Literal["float32", "float16"]] = {"ada": "float32", "bob": "float16", "eve": "float32"}
+    for seed, (owner, kind) in enumerate(numbers.items()):
+        adapter, out = random_adapter(base, seed), adapter_folder(folder, owner)
+        export_adapter(adapter, out, owner=owner, base=base, key=key, numbers=kind)
+    assert base.decoder
+    random = np.random.default_rng(0)
+    past = (1, base.decoder.kv_heads, 5, base.decoder.head_dim)
+    parts = [f"past_key_values.{i}.{part}" for i in range(base.decoder.layers) for part in ("key", "value")]
+    prefix = {name: random.normal(0, 1, past).astype(np.float32) for name in parts}
+    handmade(adapter_folder(folder, "cleo"), base, key, prefix={**prefix}, values={})
+    prompt = random.normal(0, 0.5, (4, 256)).astype(np.float32)
+    handmade(adapter_folder(folder, "dan"), base, key, prefix={}, values={"soft_prompt": prompt})
     return folder
+
+
+def handmade(out: Path, base: Manifest, key: SigningKey, prefix: Floats, values: Floats) -> None:
+    """Write an adapter bundle of a method that only acts before the text."""
+    out.mkdir(parents=True)
+    for name, arrays in (("prefix.onnx_adapter", prefix), ("adapter.onnx_adapter", values)):
+        if arrays:
+            write_onnx_adapter(arrays, out / name)
+    manifest = Manifest(
+        kind="adapter",
+        base_fingerprint=base.base_fingerprint,
+        signer=base.signer,
+        name=out.name,
+        method="by hand",
+        files=hash_files(out),
+        tensors={name: array.shape for name, array in values.items()},
+    )
+    seal(out, manifest, key)
 
 
 @pytest.fixture(scope="session")
