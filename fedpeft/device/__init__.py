@@ -10,6 +10,7 @@
 from fedpeft.device.archive import pack, unpack
 from fedpeft.device.bundle import Bundle
 from fedpeft.device.chat import Message
+from fedpeft.device.classifier import Classifier, Scored
 from fedpeft.device.conversation import Conversation
 from fedpeft.device.folders import find_run
 from fedpeft.device.generation import Generation
@@ -20,12 +21,14 @@ from fedpeft.device.suggest import Suggester, Suggestion
 
 __all__ = [
     "Bundle",
+    "Classifier",
     "Conversation",
     "Generation",
     "LoadedAdapter",
     "Manifest",
     "Message",
     "Runtime",
+    "Scored",
     "Suggester",
     "Suggestion",
     "find_run",

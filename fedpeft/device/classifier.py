@@ -19,7 +19,10 @@ from fedpeft.device.bundle import Bundle
 from fedpeft.device.encoder import Encoder
 from fedpeft.device.loaded import LoadedAdapter, load_adapter
 from fedpeft.device.manifest import Manifest
+from fedpeft.device.private import settled
 from fedpeft.device.sampling import softmax
+from fedpeft.device.session import Device
+from fedpeft.device.shelf import Shelf
 from fedpeft.errors import BundleError, nearest
 
 BATCH = 16
@@ -46,6 +49,12 @@ class Classifier:
     trusted : collection of str, optional
         Public keys in hexadecimal whose bundles are believed. When not given, whoever signed the base is, and adapters
         must be signed by the same key.
+    prepacked : Path, optional
+        Where to keep the graph as this processor wants it; see :mod:`fedpeft.device.session`.
+    mapped : bool
+        Compute from the graph's file, a float32 one.
+    adapters : int
+        Most adapters kept loaded.
 
     Raises
     ------
@@ -53,15 +62,27 @@ class Classifier:
         When the bundle is incomplete, altered, signed by somebody else, cannot be run, or is no encoder's.
     """
 
-    def __init__(self, base_bundle: Path, threads: int = 1, trusted: Collection[str] | None = None) -> None:
-        bundle = Bundle.open(base_bundle, "base", trusted)
-        bundle.verify()
-        self.manifest: Manifest = bundle.manifest
+    def __init__(
+        self,
+        base_bundle: Path,
+        threads: int = 1,
+        trusted: Collection[str] | None = None,
+        *,
+        prepacked: Path | None = None,
+        mapped: bool = False,
+        adapters: int = 1024,
+    ) -> None:
+        device = Device(threads, mapped, prepacked)
+        self._shelf = Shelf(self._load, adapters)
+        with settled(Bundle.open(base_bundle, "base", trusted)) as bundle:
+            self.manifest: Manifest = bundle.manifest
+            self._encoder = Encoder(bundle, device)
         self._trusted = frozenset(trusted if trusted is not None else [bundle.manifest.signer])
-        self._encoder = Encoder(bundle, threads)
 
     def load(self, adapter_bundle: Path) -> LoadedAdapter:
-        """Verify a person's adapter and map it; it stays usable as long as it is referenced.
+        """Verify a person's adapter and map it, or return it as it is when it was loaded before and nothing changed.
+
+        It stays usable as long as it is referenced.
 
         Raises
         ------
@@ -69,15 +90,7 @@ class Classifier:
             When the bundle is incomplete, altered, signed by somebody else, meant for another base, or its labels do
             not fit its head.
         """
-        mine = self.manifest
-        adapter = load_adapter(adapter_bundle, mine.base_fingerprint, mine.tensors, self._trusted)
-        for name in _HEAD:
-            found = adapter.manifest.tensors.get(name, (0,))[-1]
-            if not found or found != len(adapter.manifest.labels):
-                raise BundleError(
-                    f"{adapter_bundle} {name}", f"{found} classes", f"one per label, {len(adapter.manifest.labels)}"
-                )
-        return adapter
+        return self._shelf.get(adapter_bundle)
 
     def classify(self, text: str, adapter: LoadedAdapter, among: Collection[str] | None = None) -> list[Scored]:
         """Return the classes of a text with their probabilities, likeliest first.
@@ -135,3 +148,14 @@ class Classifier:
             part = order[start : start + BATCH]
             logits[part], pooled[part] = self._encoder.read([rows[i] for i in part], adapter)
         return logits, pooled
+
+    def _load(self, adapter_bundle: Path) -> LoadedAdapter:
+        mine = self.manifest
+        adapter = load_adapter(adapter_bundle, mine.base_fingerprint, mine.tensors, self._trusted)
+        for name in _HEAD:
+            found = adapter.manifest.tensors.get(name, (0,))[-1]
+            if not found or found != len(adapter.manifest.labels):
+                raise BundleError(
+                    f"{adapter_bundle} {name}", f"{found} classes", f"one per label, {len(adapter.manifest.labels)}"
+                )
+        return adapter

@@ -24,8 +24,8 @@ class Encoder:
     ----------
     bundle : Bundle
         Of kind ``base``, verified.
-    threads : int
-        For the arithmetic of one run.
+    device : Device
+        How the graph is run here.
 
     Raises
     ------
@@ -33,12 +33,12 @@ class Encoder:
         When it is the bundle of a decoder, onnxruntime cannot load the graph, or it is of another base.
     """
 
-    def __init__(self, bundle: Bundle, threads: int) -> None:
+    def __init__(self, bundle: Bundle, device: Device) -> None:
         if bundle.manifest.encoder is None:
             remedy = "open it with Runtime" if bundle.manifest.decoder is not None else None
             raise BundleError(f"{bundle.folder} encoder", None, "the facts of an encoder", remedy or "")
         self.facts: EncoderFacts = bundle.manifest.encoder
-        self._session = open_graph(bundle, Device(threads))
+        self._session = open_graph(bundle, device)
         self._tokenizer = read_tokenizer(bundle.read(TOKENIZER))
         self._tokenizer.enable_truncation(self.facts.context)
 
