@@ -39,8 +39,8 @@ WEIGHTS = {
 Shapes = Mapping[str, tuple[str, tuple[int, ...]]]
 """Tensor name -> safetensors' name of the type, and shape."""
 
-_TYPES = {"float32": "F32", "uint32": "U32", "uint16": "U16", "uint8": "U8"}
-_WIDTHS = {"F32": 4, "U32": 4, "U16": 2, "U8": 1}
+_TYPES = {"float32": "F32", "float16": "F16", "uint32": "U32", "uint16": "U16", "uint8": "U8"}
+_WIDTHS = {"F32": 4, "F16": 2, "U32": 4, "U16": 2, "U8": 1}
 
 
 def form_of(folder: Path) -> str:

@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from fedpeft.adapters import Adapter
+from fedpeft.adapters.adapter import stamp
+from fedpeft.adapters.layout import DENSE, encode, write_folder
 from fedpeft.device.bundle import ADAPTER, PREFIX, hash_files, seal
 from fedpeft.device.loaded import write_values
 from fedpeft.device.manifest import Digest, Manifest, Shape
@@ -98,7 +100,7 @@ def export_adapter(
     require_sites(filling, base.tensors)
     values: Arrays = _half(filling) if numbers == "float16" else filling.inputs
     with whole_folder(out, mode=0o700) as draft:
-        adapter.save(draft)
+        _keep(adapter, draft, numbers)
         if values:
             write_onnx_adapter(values, draft / ADAPTER)
         if filling.past:
@@ -119,6 +121,12 @@ def export_adapter(
         )
         seal(draft, manifest, key)
     return manifest
+
+
+def _keep(adapter: Adapter, folder: Path, numbers: Numbers) -> None:
+    """Write an adapter in its own layout, which torch and peft open, in these numbers."""
+    tensors = {name: tensor.astype(numbers) for name, tensor in adapter.tensors().items()}
+    write_folder(folder, DENSE, encode(tensors, stamp(adapter.base, adapter.schema)), adapter.config)
 
 
 def write_onnx_adapter(values: Arrays, path: Path) -> None:

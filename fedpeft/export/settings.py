@@ -6,13 +6,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
+from fedpeft.device.folders import RECORD, SCENARIO
 from fedpeft.errors import RunError, ScenarioError, nearest
 from fedpeft.export.adapter import Numbers
 from fedpeft.export.options import ExportOptions
-
-SCENARIO, RECORD = "scenario.json", "run.json"
 
 
 @dataclass(frozen=True)
@@ -50,10 +49,10 @@ class RunSettings:
         pooling = (scenario.get("task") or {}).get("pooling", "mean")
         return cls(ExportOptions(**table, pooling=pooling), numbers)
 
-    def with_(self, adapters: Numbers | None = None, **options: Any) -> RunSettings:
+    def with_(self, adapters: str | None = None, **options: Any) -> RunSettings:
         """Return the same with other values, where they are not None."""
         given = {name: value for name, value in options.items() if value is not None}
-        return RunSettings(replace(self.options, **given), adapters or self.adapters)
+        return RunSettings(replace(self.options, **given), cast(Numbers, adapters or self.adapters))
 
 
 def read_scenario(run: Path) -> dict[str, Any]:

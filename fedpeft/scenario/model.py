@@ -141,6 +141,27 @@ class SamplesTable(Table):
     tokens: int = Field(16, ge=1, le=256, description="Length of a completion.")
 
 
+class ExportTable(Table):
+    """``[export]``: what devices get."""
+
+    precision: Literal["float32", "int8", "int4", "dynamic-int8"] = Field(
+        "float32",
+        description="Of the base's matrices: int4 and int8 in blocks of 32 weights, dynamic-int8 for browsers and "
+        "encoders. Adapters compute in float32 over any of them.",
+    )
+    variant: Literal["optional", "required", "rows"] = Field(
+        "optional",
+        description="How the graph takes adapters: inputs with neutral defaults; inputs that must be fed, as in a "
+        "browser; an adapter for each row of a batch, as in a service.",
+    )
+    sites: list[Literal["lora", "scale", "bias", "bottleneck", "prompt", "all"]] = Field(
+        ["lora"], description="Places for adapters in the graph, besides those that this run's own adapters fill."
+    )
+    adapters: Literal["float32", "float16"] = Field(
+        "float32", description="What adapters' numbers are written in; float16 takes half the bytes."
+    )
+
+
 class Scenario(Table):
     """One federated run, complete: the same file gives the same numbers in every engine."""
 
@@ -166,6 +187,7 @@ class Scenario(Table):
         default_factory=PersonalizationTable, description="What each person keeps."
     )
     samples: SamplesTable = Field(default_factory=SamplesTable, description="Text in the report.")
+    export: ExportTable = Field(default_factory=ExportTable, description="What devices get.")
 
     @cached_property
     def shared_method(self) -> Method:
@@ -212,7 +234,7 @@ class Scenario(Table):
     @cached_property
     def digest(self) -> str:
         """The sha256 of everything that decides the numbers; clients and server compare it."""
-        decisive = self.model_dump(mode="json", exclude={"name", "description", "seeds", "samples"})
+        decisive = self.model_dump(mode="json", exclude={"name", "description", "seeds", "samples", "export"})
         return sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
     def with_seed(self, seed: int) -> Scenario:

@@ -1,16 +1,25 @@
 """A run folder becomes device bundles, from Python and from the command line."""
 
 import json
+from dataclasses import replace
+from typing import get_args
 
+import numpy as np
 import pytest
 import typer
 from typer.testing import CliRunner
 
+from fedpeft.adapters import Adapter
 from fedpeft.cli.export import export
 from fedpeft.device import Bundle, Runtime
 from fedpeft.device.folders import adapter_folder, base_folder, users
-from fedpeft.errors import RunError
+from fedpeft.errors import AdapterError, FedpeftError, RunError
 from fedpeft.export import export_run
+from fedpeft.export.options import ALL_SITES, spelt_out
+from fedpeft.export.settings import RunSettings
+from fedpeft.scenario.model import ExportTable
+from fedpeft.signing.keyfile import write_key
+from fedpeft.signing.signature import SigningKey, public_bytes
 
 
 @pytest.fixture
@@ -53,3 +62,117 @@ def test_a_run_without_a_scenario_is_refused(run):
     (run / "scenario.json").unlink()
     with pytest.raises(RunError, match=r"scenario\.json"):
         export_run(run)
+
+
+def command(*arguments: str):
+    app = typer.Typer()
+    app.command()(export)
+    return CliRunner().invoke(app, list(arguments))
+
+
+def record(run, **facts):
+    content = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**content, **facts}))
+
+
+def test_the_scenarios_export_table_decides_and_the_manifest_says_what_trained_it(exported, run):
+    table = {"precision": "int4", "sites": ["prompt"], "adapters": "float16"}
+    scenario = {"base": {"name": "keyboard", "dtype": "bfloat16"}, "export": table}
+    (run / "scenario.json").write_text(json.dumps(scenario))
+    record(run, scenario="ab" * 32, privacy={"epsilon": 2.5})
+    manifests = export_run(run, exported.base)
+    assert manifests["base"].precision == "int4"
+    assert "soft_prompt" in manifests["base"].tensors
+    ada = Bundle.open(adapter_folder(run, "ada"), "adapter").manifest
+    assert (ada.precision, ada.method, ada.scenario, ada.privacy) == ("float16", "lora", "ab" * 32, {"epsilon": 2.5})
+
+
+def test_adapters_in_half_precision_take_half_the_bytes_and_answer_alike(exported, run):
+    whole = export_run(run, exported.base)
+    half = export_run(run, exported.base, settings=RunSettings(adapters="float16"))
+    for name in ("adapter.onnx_adapter", "adapter_model.safetensors"):
+        assert half["ada"].files[name].bytes < 0.6 * whole["ada"].files[name].bytes
+    assert half["ada"].tensors == whole["ada"].tensors
+    runtime = Runtime(base_folder(run))
+    ids = list(range(5, 40))
+    near = runtime.logits(ids, runtime.load(adapter_folder(run, "ada")))
+    exact = exported.runtime.logits(ids, exported.loaded["both"])
+    assert 0 < np.abs(near - exact).max() < 0.1
+    assert np.abs(near - exported.runtime.logits(ids)).max() > 1
+    again = Adapter.load(adapter_folder(run, "ada"), exported.base.fingerprint)
+    assert np.abs(again.vector - exported.adapters["both"].vector).max() < 1e-3
+
+
+def test_numbers_beyond_half_precision_are_refused(exported, run):
+    huge = replace(exported.adapters["rank 8"], vector=exported.adapters["rank 8"].vector * np.float32(1e7))
+    huge.save(run / "clients" / "ada" / "personal")
+    with pytest.raises(AdapterError, match=r"at most 65504\.0 in float16"):
+        export_run(run, exported.base, settings=RunSettings(adapters="float16"))
+
+
+@pytest.mark.parametrize("variant", ["required", "rows"])
+def test_another_variant_lies_beside_the_base(exported, run, variant):
+    export_run(run, exported.base)
+    result = command("--runs", str(run.parent), "--variant", variant, "--precision", "dynamic-int8", "--json")
+    assert result.exit_code == 0, result.output
+    made = Bundle.open(run / "device" / f"base-{variant}", "base").manifest
+    assert (made.variant, made.precision) == (variant, "dynamic-int8")
+    usual = Bundle.open(base_folder(run), "base").manifest
+    assert (usual.variant, usual.precision, usual.tensors) == ("optional", "float32", made.tensors)
+
+
+def test_a_folder_that_peft_saved_becomes_a_run_that_the_runtime_opens(exported, tmp_path):
+    exported.adapters["rank 8"].save(tmp_path / "peft" / "eve")
+    out = tmp_path / "mine"
+    arguments = ["--adapter", str(tmp_path / "peft" / "eve"), "--base", "keyboard", "--out", str(out)]
+    result = command(*arguments, "--json")
+    assert result.exit_code == 0, result.output
+    runtime = Runtime(base_folder(out))
+    ids = list(range(5, 40))
+    ours = runtime.logits(ids, runtime.load(adapter_folder(out, "eve")))
+    assert np.array_equal(ours, exported.runtime.logits(ids, exported.loaded["rank 8"]))
+    assert isinstance(command(*arguments).exception, FedpeftError)
+
+
+def test_one_persons_model_is_exported_merged(exported, run):
+    result = command("--runs", str(run.parent), "--merged", "--user", "ada", "--json")
+    assert result.exit_code == 0, result.output
+    ids = list(range(5, 40))
+    ours = Runtime(run / "device" / "merged" / "ada").logits(ids)
+    assert np.abs(ours - exported.runtime.logits(ids, exported.loaded["both"])).max() <= 1e-4
+
+
+def test_bundles_are_signed_with_a_key_of_ones_own(exported, run, tmp_path):
+    key = SigningKey.generate()
+    write_key(tmp_path / "keys" / "mine.pem", key)
+    result = command("--runs", str(run.parent), "--key", str(tmp_path / "keys" / "mine.pem"), "--json")
+    assert result.exit_code == 0, result.output
+    signer = public_bytes(key).hex()
+    assert Bundle.open(adapter_folder(run, "ada"), "adapter", {signer}).manifest.signer == signer
+    assert not (run / "trust").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--precision", "int5"], "did you mean 'int8'"),
+        (["--variant", "row"], "did you mean 'rows'"),
+        (["--sites", "lora,prompts"], "did you mean 'prompt'"),
+        (["--adapters", "float61"], "did you mean 'float16'"),
+        (["--user", "ada"], "--merged --user NAME"),
+        (["--merged", "--user", "adda"], "did you mean 'ada'"),
+        (["--adapter", "x", "--base", "keyboard"], "--out DIR"),
+        (["--key", "nowhere.pem"], "a key file that can be read"),
+    ],
+)
+def test_wrong_options_are_refused_with_one_line(run, arguments, complaint):
+    result = command("--runs", str(run.parent), *arguments)
+    assert isinstance(result.exception, FedpeftError)
+    assert complaint in str(result.exception)
+    assert not (run / "device").exists()
+
+
+def test_the_scenario_names_the_sites_that_there_are():
+    (kinds,) = get_args(ExportTable.model_fields["sites"].annotation)
+    assert spelt_out(get_args(kinds)) == frozenset(ALL_SITES)
+    assert {kind for kind in get_args(kinds) if kind in ALL_SITES} >= {"lora", "scale", "bias", "prompt"}
