@@ -15,6 +15,7 @@ from rich.table import Table
 
 from fedpeft.device.folders import LATEST, NOBODY, base_folder, find_run, rows_folder, users
 from fedpeft.errors import RunError, ServeError, nearest
+from fedpeft.serve.bases import stale
 from fedpeft.serve.tokens import TokenStore, tokens_file
 
 serve = typer.Typer(
@@ -162,14 +163,15 @@ def _require_extra() -> None:
 
 
 def _require_bases(run: Path) -> None:
-    """Make the base for serving if it is not there."""
+    """Make the base for serving if it is not there, or not like the base."""
     if not base_folder(run).is_dir():
         raise RunError("base bundle", "none", f"{base_folder(run)}", "export the run first: `fedpeft export`")
-    if rows_folder(run).is_dir():
+    if not stale(run):
         return
     if find_spec("torch") is None:
         remedy = "run `fedpeft serve` once where fedpeft[train] is installed, and copy the folder"
-        raise RunError("base for serving", "none", f"{rows_folder(run)}", remedy)
+        found = "that of another export" if rows_folder(run).is_dir() else "none"
+        raise RunError("base for serving", found, f"{rows_folder(run)}", remedy)
     from fedpeft.export.rows import export_rows
 
     with Console(stderr=True).status("exporting the base for serving, once"):

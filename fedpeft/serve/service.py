@@ -10,8 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedpeft.device.bundle import Bundle
-from fedpeft.device.folders import NOBODY, adapter_folder, base_folder, rows_folder
+from fedpeft.device.folders import NOBODY, adapter_folder, base_folder
 from fedpeft.device.loaded import LoadedAdapter
 from fedpeft.device.manifest import MANIFEST
 from fedpeft.device.private import settled
@@ -19,7 +18,8 @@ from fedpeft.device.rows import RowDecoder
 from fedpeft.device.runtime import Runtime
 from fedpeft.device.sampling import Sampling
 from fedpeft.device.stream import Speech
-from fedpeft.errors import BundleError, FedpeftError, ServeError
+from fedpeft.errors import BundleError, FedpeftError
+from fedpeft.serve.bases import open_rows
 from fedpeft.serve.faults import Fault, no_model
 from fedpeft.serve.job import Job, Said
 from fedpeft.serve.limits import Limits
@@ -70,7 +70,7 @@ class Service:
         self.limits, self.metrics = limits, Metrics()
         self.tokens = TokenStore(tokens_file(run))
         self.runtime = Runtime(base_folder(run), threads=threads, adapters=limits.adapters)
-        with settled(_rows_bundle(run, self.runtime)) as bundle:
+        with settled(open_rows(run, self.runtime.manifest)) as bundle:
             rows = RowDecoder(bundle, limits.slots, threads)
         self._run = run
         self.scheduler = Scheduler(rows, self.metrics)
@@ -168,13 +168,3 @@ class Service:
 
     def _has(self, name: str) -> bool:
         return (adapter_folder(self._run, name) / MANIFEST).is_file()
-
-
-def _rows_bundle(run: Path, runtime: Runtime) -> Bundle:
-    """Open the base for serving; it must be the one that adapters are verified against."""
-    bundle = Bundle.open(rows_folder(run), "base", [runtime.manifest.signer])
-    bundle.require_base(runtime.manifest.base_fingerprint)
-    for field in ("decoder", "tensors"):
-        if getattr(bundle.manifest, field) != getattr(runtime.manifest, field):
-            raise ServeError(f"{bundle.folder} {field}", "others", f"those of {base_folder(run)}", "export both again")
-    return bundle
