@@ -73,13 +73,17 @@ class RowDecoder:
     Raises
     ------
     BundleError
-        When the base is of another variant, onnxruntime cannot load it, or it is not the base its manifest says.
+        When the base is of another variant or rows would not be apart in it, onnxruntime cannot load it, or it is not the base its manifest says.
     """
 
     def __init__(self, bundle: Bundle, places: int, threads: int = 1) -> None:
         manifest = bundle.manifest
         if manifest.variant != "rows" or manifest.decoder is None:
             raise BundleError(f"{bundle.folder} variant", manifest.variant, "a decoder of the variant 'rows'")
+        if manifest.precision == "dynamic-int8":
+            # It rounds all rows by one scale: what somebody writes would change what others are told.
+            remedy = "export it with float32, int8 or int4"
+            raise BundleError(f"{bundle.folder} precision", manifest.precision, "one that rounds rows apart", remedy)
         self.facts: DecoderFacts = manifest.decoder
         self.sites = manifest.tensors
         self._fingerprint = manifest.base_fingerprint

@@ -232,6 +232,30 @@ def test_an_adapter_that_does_not_fit_is_refused_and_its_place_stays_free(rows, 
     rows.leave(rows.open(None))
 
 
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+def test_rows_of_a_quantized_base_write_what_they_would_write_alone(tmp_path, precision):
+    base = load_base("keyboard")
+    for variant in ("optional", "rows"):
+        manifest = export_base(base, tmp_path / variant, key=KEY, options=ExportOptions(variant, precision))
+    single, rows = Runtime(tmp_path / "optional"), RowDecoder(Bundle.open(tmp_path / "rows", "base"), PLACES)
+    adapters: list[LoadedAdapter | None] = [None]
+    for rank in (2, 8, 16):
+        export_adapter(random_lora(manifest, rank, rank, 0.05), tmp_path / "x", owner="x", base=manifest, key=KEY)
+        adapters.append(single.load(tmp_path / "x"))
+    texts = [Text(rows, adapter, [1, 3, 300 + i]) for i, adapter in enumerate(adapters)]
+    for _ in range(16):
+        step(rows, texts)
+    assert [text.made for text in texts] == [alone(single, text) for text in texts]
+    assert len({tuple(text.made) for text in texts}) == len(texts)
+
+
+def test_a_base_whose_rows_would_be_rounded_together_is_refused(bases, tmp_path):
+    options = ExportOptions("rows", "dynamic-int8")
+    export_base(load_base("keyboard"), tmp_path / "base", key=KEY, options=options)
+    with pytest.raises(BundleError, match="dynamic-int8"):
+        RowDecoder(Bundle.open(tmp_path / "base", "base"), 2)
+
+
 def test_a_base_of_another_variant_is_refused(bases):
     with pytest.raises(BundleError, match="'rows'"):
         RowDecoder(Bundle.open(bases / "optional", "base"), 2)
