@@ -73,7 +73,8 @@ class RowDecoder:
     Raises
     ------
     BundleError
-        When the base is of another variant or rows would not be apart in it, onnxruntime cannot load it, or it is not the base its manifest says.
+        When the base is of another variant or rows would not be apart in it, onnxruntime cannot load it, or it is not
+        the base its manifest says.
     """
 
     def __init__(self, bundle: Bundle, places: int, threads: int = 1) -> None:
