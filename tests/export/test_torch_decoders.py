@@ -16,6 +16,7 @@ from fedpeft.base.tokenizer import train_tokenizer
 from fedpeft.device import LoadedAdapter, Runtime
 from fedpeft.errors import BaseError, ScenarioError
 from fedpeft.export import ExportOptions, export_adapter, export_base
+from fedpeft.export.fill import Ground
 from fedpeft.signing.signature import SigningKey
 
 KEY = SigningKey.from_private_bytes(bytes(32))
@@ -71,11 +72,18 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FEDPEFT_HOME", str(folder / "home"))
         base = load_base(str(folder / "source"), "float32")
-        manifest = export_base(base, folder / "base", key=KEY)
+        options = ExportOptions(sites=frozenset({"lora", "scale", "bias"}))
+        manifest = export_base(base, folder / "base", key=KEY, options=options)
+        ground = Ground(base)
+        _ = ground.weights  # while the base is as it was published
     runtime, adapters = Runtime(folder / "base"), {}
     peft = base.model
     for seed, (name, rank, patterns) in enumerate(
-        [("wide", 8, {}), ("mixed", 4, {"rank_pattern": {TARGETS[request.param][0]: 2}, "use_rslora": True})]
+        [
+            ("wide", 8, {}),
+            ("mixed", 4, {"rank_pattern": {TARGETS[request.param][0]: 2}, "use_rslora": True}),
+            ("dora", 4, {"use_dora": True}),
+        ]
     ):
         settings = LoraConfig(
             r=rank, lora_alpha=12, target_modules=TARGETS[request.param], task_type="CAUSAL_LM",
@@ -88,10 +96,11 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         generator = torch.Generator().manual_seed(seed)
         for parameter, value in peft.named_parameters():
             if f".{name}." in parameter:
-                value.data = torch.randn(value.shape, generator=generator) * 0.2
+                drawn = torch.randn(value.shape, generator=generator)
+                value.data = value.data * (1 + 0.2 * drawn) if "magnitude" in parameter else 0.2 * drawn
         peft.save_pretrained(folder / "peft", selected_adapters=[name])
         adapter = Adapter.load(folder / "peft" / name, base.fingerprint)
-        export_adapter(adapter, folder / name, owner=name, base=manifest, key=KEY)
+        export_adapter(adapter, folder / name, owner=name, base=manifest, key=KEY, ground=ground)
         adapters[name] = runtime.load(folder / name)
     peft.eval()
     return Case(request.param, folder, folder / "source", runtime, adapters, peft)
@@ -102,14 +111,14 @@ def prompts() -> list[list[int]]:
     return [random.integers(5, VOCABULARY, length).tolist() for length in (1, 7, 50)]
 
 
-@pytest.mark.parametrize("name", [None, "wide", "mixed"])
+@pytest.mark.parametrize("name", [None, "wide", "mixed", "dora"])
 def test_a_traced_decoder_scores_as_peft_does(case, name):
     for ids in prompts():
         ours = case.runtime.logits(ids, case.adapters.get(name))
         assert np.abs(ours - case.torch_logits(ids, name)).max() <= 1e-4
 
 
-@pytest.mark.parametrize("name", [None, "wide", "mixed"])
+@pytest.mark.parametrize("name", [None, "wide", "mixed", "dora"])
 def test_a_traced_decoder_with_a_cache_writes_what_peft_writes_without_one(case, name):
     prompt = prompts()[1]
     ours = list(case.runtime.generate(prompt, case.adapters.get(name), tokens=20, ends=()))
@@ -119,7 +128,7 @@ def test_a_traced_decoder_with_a_cache_writes_what_peft_writes_without_one(case,
     assert ours == theirs[len(prompt) :]
 
 
-@pytest.mark.parametrize("name", ["wide", "mixed"])
+@pytest.mark.parametrize("name", ["wide", "mixed", "dora"])
 def test_an_adapter_changes_what_a_traced_decoder_says(case, name):
     for ids in prompts():
         assert np.abs(case.runtime.logits(ids, case.adapters[name]) - case.runtime.logits(ids)).max() > 1e-2
