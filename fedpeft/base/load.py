@@ -34,6 +34,7 @@ from fedpeft.base.base import Base
 from fedpeft.base.cache import kept
 from fedpeft.base.fingerprint import fingerprint
 from fedpeft.base.head import draw_head
+from fedpeft.base.heap import give_back
 from fedpeft.base.locate import builtin_names, locate
 from fedpeft.base.quantize import PRECISIONS, quantize
 from fedpeft.errors import BaseError, nearest
@@ -93,6 +94,7 @@ def load_base(
     parameters = sum(p.numel() for p in model.parameters()) - sum(model.get_parameter(n).numel() for n in head)
     draw_head(model, head, getattr(model.config, "initializer_range", 0.02))
     if precision != "full":
+        give_back()
         quantize(model, precision, keep=head)
     model.eval().requires_grad_(False)
     return Base(name, folder, identity, model, tokenizer, parameters, precision, labels, head)

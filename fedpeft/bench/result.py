@@ -11,9 +11,12 @@ BENCHES = {
     "methods": "What every PEFT method trains, weighs, takes and reaches; and switching adapters, against peft.",
     "secagg": "Masks, sums, bytes and altered messages of secure aggregation, against Flower's SecAgg+ functions.",
     "serve": "Sixty-four people with adapters of their own on one service, against one text at a time.",
+    "device": "A token, a switch and a thousand adapters on a device, against torch with peft and onnxruntime-genai.",
+    "edge-train": "Memory and time of fine-tuning 135 million parameters in bfloat16 and NF4, against float32 in full.",
+    "web": "The browser client in headless Chromium: time to suggest, first load, bytes, with three kinds of weights.",
     "base": "Perplexity of the builtin base on the clients' test text, against a unigram model.",
 }
-"""Name of the module in ``fedpeft.bench`` -> what it measures."""
+"""Name, with underscores that of the module in ``fedpeft.bench``, and what it measures."""
 
 
 @dataclass(frozen=True)

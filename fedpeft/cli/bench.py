@@ -12,7 +12,7 @@ from fedpeft.errors import FedpeftError, nearest
 
 
 def bench(
-    name: Annotated[str, typer.Argument(help="roundtrip, ring, methods or base.")],
+    name: Annotated[str, typer.Argument(help="A name; a wrong one lists them all.")],
     full: Annotated[bool, typer.Option("--full", help="The published table instead of the quick one.")] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON object as the last line.")] = False,
 ) -> None:
@@ -30,7 +30,7 @@ def bench(
         raise FedpeftError("bench", name, "a known benchmark", nearest(name, BENCHES))
     console = Console(stderr=True)
     with console.status(BENCHES[name]):
-        result = import_module(f"fedpeft.bench.{name}").run(full)
+        result = import_module(f"fedpeft.bench.{name.replace('-', '_')}").run(full)
     if json:
         machine = environment()
         typer.echo(

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from fedpeft.base.heap import give_back
 from fedpeft.methods import Attached
 from fedpeft.seeds import stream
 from fedpeft.tasks import Batch, Encoded, Task
@@ -122,6 +123,8 @@ def _prepared(attached: Attached, training: Training, seed: int) -> Iterator[Non
     """Seed what draws from torch's own generator, and switch checkpointing on and off again."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed % 2**63)
+        if training.checkpointing or training.chunk is not None:
+            give_back()
         if not training.checkpointing:
             yield
             return
