@@ -34,6 +34,13 @@ def export(
         str | None,
         typer.Option(help="Places for adapters besides those needed: lora, scale, bias, bottleneck, prompt; or all."),
     ] = None,
+    backend: Annotated[
+        str | None,
+        typer.Option(help="Who makes the graph: native or torch; by default native where there is one."),
+    ] = None,
+    genai: Annotated[
+        bool, typer.Option("--genai", help="Write device/genai too, a folder that onnxruntime-genai runs.")
+    ] = False,
     adapters: Annotated[str | None, typer.Option(help="Adapters' numbers: float32 or float16.")] = None,
     key: Annotated[
         Path | None, typer.Option(help="Signing key (Ed25519, PEM, mode 600); by default the run's own.")
@@ -58,18 +65,24 @@ def export(
     Example: fedpeft export --adapter my-peft-folder --base keyboard --out mine
 
     Example: fedpeft export --merged --user global
+
+    Example: fedpeft export --precision int4 --genai
     """
     from fedpeft.export.run import export_persons_model, export_run  # imports torch
     from fedpeft.export.settings import RunSettings, read_scenario
     from fedpeft.signing.keyfile import read_key
 
+    if merged and genai:
+        raise FedpeftError("--genai", "with --merged", "one of the two", "its folder is of a base and its adapters")
     if (user is not None) != merged:
         raise FedpeftError("--user", user, "--merged --user NAME", "people's adapters are exported without --user")
     if (adapter is not None) != (out is not None) or (adapter is None and (base is not None or store is not None)):
         raise FedpeftError("--adapter", adapter, "--adapter FOLDER --base NAME --out DIR together")
     folder = _collect(adapter, base, store, out) if adapter and out else find_run(run, runs)
     kinds = frozenset(sites.split(",")) if sites is not None else None
-    settings = RunSettings.of(read_scenario(folder)).with_(adapters, precision=precision, variant=variant, sites=kinds)
+    settings = RunSettings.of(read_scenario(folder)).with_(
+        adapters, precision=precision, variant=variant, sites=kinds, backend=backend
+    )
     signer = read_key(key) if key is not None else None
     if merged and user is not None:
         place, manifest = export_persons_model(folder, user, signer, settings)
@@ -79,6 +92,10 @@ def export(
     people = [manifest for owner, manifest in exported.items() if owner != NOBODY]
     size, own = _bytes(exported[NOBODY]) / 1e6, sum(map(_bytes, people)) / 1e6
     said = f"the base in {exported[NOBODY].precision}, {size:.1f} MB, and {len(people)} adapters, {own:.1f} MB"
+    if genai:
+        from fedpeft.export.genai import export_run_genai
+
+        said += f"; for onnxruntime-genai: {export_run_genai(folder)}"
     _show(base_folder(folder).parent, exported, said, as_json)
 
 

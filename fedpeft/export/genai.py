@@ -28,12 +28,14 @@ from typing import Any
 
 import onnx_ir as ir
 
-from fedpeft.base import Base
+from fedpeft.base import Base, load_base
 from fedpeft.device.bundle import GRAPH, PREFIX, Bundle
+from fedpeft.device.folders import adapter_folder, base_folder, users
 from fedpeft.device.loaded import load_adapter, write_values
 from fedpeft.device.manifest import MANIFEST, SIGNATURE, DecoderFacts
 from fedpeft.errors import BundleError
 from fedpeft.export.folder import whole_folder
+from fedpeft.export.settings import read_scenario
 
 CONFIG = "genai_config.json"
 
@@ -92,6 +94,21 @@ def export_genai(
                 raise BundleError(f"{folder}/{PREFIX}", "a prefix", "an adapter of sites", "genai takes no prefixes")
             write_values(loaded.tensors(), draft / f"{owner}.onnx_adapter")
     return out
+
+
+def export_run_genai(run: Path) -> Path:
+    """Write ``<run>/device/genai`` from a run's bundles.
+
+    Raises
+    ------
+    RunError, BundleError
+        When the run was not exported, or its bundles are not for onnxruntime-genai.
+    """
+    named = read_scenario(run)["base"]
+    bundle = base_folder(run)
+    base = load_base(str(named["name"]), str(named["dtype"]))
+    adapters = {user: adapter_folder(run, user) for user in users(run)}
+    return export_genai(base, bundle, adapters, bundle.parent / "genai")
 
 
 def _settings(base: Base, facts: DecoderFacts, *, shared: bool) -> dict[str, Any]:

@@ -8,7 +8,10 @@ import numpy as np
 import onnxruntime as ort
 import onnxruntime_genai as og
 import pytest
+import typer
+from typer.testing import CliRunner
 
+from fedpeft.cli.export import export
 from fedpeft.device import Runtime
 from fedpeft.device.manifest import MANIFEST
 from fedpeft.errors import BundleError
@@ -111,3 +114,20 @@ def never_ending(folder: Path) -> None:
     settings = json.loads((folder / CONFIG).read_text())
     settings["model"]["eos_token_id"] = [2047]
     (folder / CONFIG).write_text(json.dumps(settings))
+
+
+def test_the_export_command_writes_the_folder_beside_a_runs_bundles(exported, tmp_path):
+    run = tmp_path / "runs" / "demo"
+    for owner in ("ada", "bo"):
+        exported.adapters["both"].save(run / "clients" / owner / "personal")
+    (run / "scenario.json").write_text(json.dumps({"base": {"name": "keyboard", "dtype": "float32"}}))
+    (run / "run.json").write_text(json.dumps({"started": "2025-11-22T10:00:00+00:00"}))
+    app = typer.Typer()
+    app.command()(export)
+    result = CliRunner().invoke(app, ["--run", str(run), "--genai", "--precision", "int4"])
+    assert result.exit_code == 0, result.output
+    made = run / "device" / "genai"
+    assert {path.name for path in made.glob("*.onnx_adapter")} == {"ada.onnx_adapter", "bo.onnx_adapter"}
+    assert (made / CONFIG).is_file()
+    refused = CliRunner().invoke(app, ["--run", str(run), "--genai", "--merged", "--user", "ada"])
+    assert "one of the two" in str(refused.exception)
