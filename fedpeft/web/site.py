@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,7 +23,7 @@ from typing import Literal, get_args
 
 import onnx_ir as ir
 
-from fedpeft.base import load_base
+from fedpeft.base import Base, load_base
 from fedpeft.device.bundle import ADAPTER, GRAPH, PREFIX, TOKENIZER, Bundle, hash_files, seal
 from fedpeft.device.folders import SCENARIO, adapter_folder, base_folder, users
 from fedpeft.device.manifest import MANIFEST, SIGNATURE, Manifest, Precision
@@ -77,59 +77,61 @@ def build_site(run: Path, out: Path, people: Sequence[str], page: Path, weights:
     if weights not in get_args(Weights):
         raise WebError("weights", weights, " or ".join(get_args(Weights)), nearest(weights, get_args(Weights)))
     _require_people(run, people)
-    key = signing_key(run)
-    with whole_folder(out, mode=0o755, marker=INDEX) as draft:
-        shutil.copytree(page, draft, dirs_exist_ok=True)
-        sizes = {"page": _size(draft)}
-        base = web_base(run, draft / "bundles" / "base", key, weights)
-        sizes["base"] = _size(draft / "bundles" / "base")
-        for person in people:
-            copy = draft / "bundles" / "adapters" / person
-            _copy_adapter(adapter_folder(run, person), copy, base)
-            sizes[person] = _size(copy)
-        index = {"trusted": [base.signer], "people": list(people)}
-        (draft / INDEX).write_text(json.dumps(index), encoding="utf-8")
-    return Site(out, base, sizes)
-
-
-def web_base(run: Path, out: Path, key: SigningKey, weights: str = "int8") -> Manifest:
-    """Export a run's base the way a browser runs it: one graph file, adapters as required inputs.
-
-    Parameters
-    ----------
-    run : Path
-    out : Path
-    key : Ed25519PrivateKey
-        Whose signature the bundle carries.
-    weights : {"int8", "dynamic-int8", "float32"}
-        See :func:`build_site`.
-
-    Returns
-    -------
-    Manifest
-    """
     settings = load_scenario(run / SCENARIO).base
-    base = load_base(settings.name, settings.dtype)
+    exported = Bundle.open(base_folder(run), "base").manifest.tensors
+    ground = Ground(
+        load_base(settings.name, settings.dtype),
+        signing_key(run),
+        # The kinds of sites of the run's own export, so that whoever fits there fits here.
+        frozenset(kind for name in exported if (kind := site_kind(name))),
+    )
+    with whole_folder(out, mode=0o755, marker=INDEX) as draft:
+        return write_site(draft, page, ground, {name: adapter_folder(run, name) for name in people}, weights, out)
+
+
+@dataclass(frozen=True)
+class Ground:
+    """A base, who signs for it, and the kinds of sites its graph is to have."""
+
+    base: Base
+    key: SigningKey
+    sites: frozenset[str] = frozenset({"lora"})
+
+
+def write_site(
+    draft: Path, page: Path, ground: Ground, adapters: Mapping[str, Path], weights: str, out: Path | None = None
+) -> Site:
+    """Fill an empty folder; see :func:`build_site`. ``out`` is where it will lie, if elsewhere."""
+    shutil.copytree(page, draft, dirs_exist_ok=True)
+    sizes = {"page": _size(draft)}
+    base = _web_base(ground, draft / "bundles" / "base", weights)
+    sizes["base"] = _size(draft / "bundles" / "base")
+    for person, bundle in adapters.items():
+        copy = draft / "bundles" / "adapters" / person
+        _copy_adapter(bundle, copy, base)
+        sizes[person] = _size(copy)
+    index = {"trusted": [base.signer], "people": list(adapters)}
+    (draft / INDEX).write_text(json.dumps(index), encoding="utf-8")
+    return Site(out or draft, base, sizes)
+
+
+def _web_base(ground: Ground, out: Path, weights: str) -> Manifest:
+    """Export a base the way a browser runs it: one graph file, adapters as required inputs."""
     precision: Precision = "dynamic-int8" if weights == "dynamic-int8" else "float32"
+    options = ExportOptions("required", precision, ground.sites)
     with TemporaryDirectory(prefix="fedpeft-web-") as folder:
         plain = Path(folder) / "base"
-        manifest = export_base(base, plain, key=key, options=ExportOptions("required", precision, _sites(run)))
+        manifest = export_base(ground.base, plain, key=ground.key, options=options)
         model = ir.load(plain / GRAPH)
         if weights == "int8":
             store_in_int8(model)
-        with whole_folder(out, mode=0o755) as draft:
-            ir.external_data.load_to_model(model)
-            ir.save(model, draft / GRAPH)
-            shutil.copyfile(plain / TOKENIZER, draft / TOKENIZER)
-            manifest = manifest.model_copy(update={"precision": weights, "files": hash_files(draft)})
-            seal(draft, manifest, key)
+        ir.external_data.load_to_model(model)
+        out.mkdir(parents=True)
+        ir.save(model, out / GRAPH)
+        shutil.copyfile(plain / TOKENIZER, out / TOKENIZER)
+    manifest = manifest.model_copy(update={"precision": weights, "files": hash_files(out)})
+    seal(out, manifest, ground.key)
     return manifest
-
-
-def _sites(run: Path) -> frozenset[str]:
-    """Return the kinds of sites of the run's own export, so that whoever fits there fits here."""
-    exported = Bundle.open(base_folder(run), "base").manifest.tensors
-    return frozenset(kind for name in exported if (kind := site_kind(name)))
 
 
 def _require_people(run: Path, people: Collection[str]) -> None:

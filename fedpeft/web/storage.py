@@ -1,12 +1,12 @@
-"""A float32 graph whose matrices travel as int8: a quarter of the bytes, the same speed.
+"""A float32 graph whose matrices travel as int8: a quarter of the bytes, and the same words on every machine.
 
 Per output channel (per row of an embedding table), with q and s in the file and w computed once when a session starts:
 
     s = max |w| / 127,   q = round(w / s),   w = s q        Cast, Mul: folded into a float32 constant by any onnxruntime
 
-Weights are rounded, activations are not. That is what a browser wants: WebAssembly multiplies float32 faster than it
-quantizes activations (``docs/web.md`` has the figures), and with dynamic quantization a row's result would depend on
-the other rows of its batch and on how much of a text was read before.
+Weights are rounded, activations are not. Dynamic quantization is quicker in WebAssembly and takes half the memory, but
+it rounds activations by the largest of a whole batch: how likely a word is then depends on the words tried beside it,
+on how much of the text was read before, and on the machine (``docs/web.md`` has the figures). Here it does not.
 """
 
 from __future__ import annotations

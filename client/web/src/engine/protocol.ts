@@ -18,7 +18,7 @@ export interface PersonFacts {
 
 /** Calls by name: what they take and what they return. */
 export interface Calls {
-  load: { take: { root: string }; give: { base: BaseFacts; people: readonly string[] } };
+  load: { take: { root: string }; give: { base: BaseFacts; people: readonly string[]; engine: number } };
   add: { take: { name: string; files?: ReadonlyMap<string, Blob> }; give: PersonFacts };
   suggest: { take: { typed: string; who: string; count: number }; give: { words: Suggestion[]; ms: number } };
   complete: { take: { prompt: string; who: string; tokens: number }; give: string };

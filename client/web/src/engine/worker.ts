@@ -19,12 +19,14 @@ const answers: Answers = {
     if (!globalThis.crypto?.subtle) throw new Refused("this address", location.protocol, "https or localhost");
     root = take.root;
     ort.env.wasm.numThreads = 1;
-    ort.env.wasm.wasmBinary = (await download(new URL(wasm, import.meta.url).href, told("engine"))).buffer;
+    // By its address, not by its bytes: so the browser compiles it as it arrives, and keeps the result.
+    ort.env.wasm.wasmPaths = { wasm: new URL(wasm, import.meta.url).href };
     const site = parseSite(await download(`${root}/index.json`));
     runtime = await Runtime.load(fromSite(`${root}/base`, told("base")), site.trusted);
     const { name, parameters, precision, fingerprint, signer, files } = runtime.manifest;
     const bytes = [...files.values()].reduce((sum, file) => sum + file.bytes, 0);
-    return { base: { name, parameters, precision, fingerprint, signer, bytes }, people: site.people };
+    const base = { name, parameters, precision, fingerprint, signer, bytes };
+    return { base, people: site.people, engine: engineBytes() };
   },
   async add({ name, files }) {
     const source = files ? fromDisk(files) : fromSite(`${root}/adapters/${encodeURIComponent(name)}`, told(name));
@@ -50,6 +52,12 @@ const answers: Answers = {
     return performance.getEntriesByType("resource").length;
   },
 };
+
+/** Return how large the engine is, as the browser saw it; 0 where it does not tell. */
+function engineBytes(): number {
+  const entries = performance.getEntriesByType("resource") as PerformanceResourceTiming[];
+  return entries.find((entry) => entry.name.endsWith(".wasm"))?.decodedBodySize ?? 0;
+}
 
 addEventListener("message", ({ data }: MessageEvent<Request>) => {
   queue = queue.then(() => answer(data));

@@ -36,7 +36,7 @@ export class Facts {
   }
 
   engine(bytes: number): void {
-    this.set("Engine", `onnxruntime-web, ${megabytes(bytes)}`);
+    this.set("Engine", bytes ? `onnxruntime-web, ${megabytes(bytes)}` : "onnxruntime-web");
   }
 
   time(ms: number): void {

@@ -104,7 +104,6 @@ function refuse(name: string, error: unknown): void {
 }
 
 function arrived(what: string, bytes: number, of: number): void {
-  if (what === "engine") facts.engine(bytes);
   sizes.set(what, bytes);
   if (of) progress.value = Math.min(1, bytes / of);
   else progress.removeAttribute("value");
@@ -121,8 +120,9 @@ async function requests(): Promise<number> {
 
 async function start(): Promise<void> {
   facts.offline(await watched());
-  const { base, people: names } = await engine.call("load", { root: ROOT });
+  const { base, people: names, engine: bytes } = await engine.call("load", { root: ROOT });
   facts.base(base);
+  facts.engine(bytes);
   people.add(NOBODY);
   composer.ready();
   for (const name of names) await add(name);
