@@ -22,6 +22,7 @@ def classify(
     text: Annotated[list[str], typer.Option(help="A text; may be given several times.")],
     run: Annotated[str, typer.Option(help="A run's name or folder, or 'latest'.")] = LATEST,
     runs: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("runs"),
+    among: Annotated[str, typer.Option(help="Only classes whose names begin so, such as 'banking/'.")] = "",
     top: Annotated[int, typer.Option(min=1, help="Likeliest classes to print.")] = 3,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -34,7 +35,13 @@ def classify(
     if user not in people:
         raise RunError("user", user, f"somebody with an adapter in {folder}", _who(user, people))
     classifier = Classifier(base_folder(folder))
-    answers = classifier.classify_all(text, classifier.load(adapter_folder(folder, user)))
+    adapter = classifier.load(adapter_folder(folder, user))
+    labels = [label for label in adapter.manifest.labels if label.startswith(among)]
+    if not labels:
+        raise RunError(
+            "among", among, f"what one of {user}'s labels begins with", nearest(among, adapter.manifest.labels)
+        )
+    answers = classifier.classify_all(text, adapter, labels)
     if as_json:
         found = [
             {"text": t, "classes": [{"label": s.label, "probability": s.probability} for s in scored[:top]]}

@@ -37,10 +37,13 @@ class Head:
         The linear layer that makes the logits.
     layers : tuple of str
         Linear layers before it, none in most architectures.
+    classes : int
+        Rows of the last layer.
     """
 
     last: str
     layers: tuple[str, ...]
+    classes: int
 
     @classmethod
     def of(cls, base: Base) -> Head:
@@ -63,7 +66,7 @@ class Head:
         ordered = [name for name, _ in base.model.named_modules() if name in wide]
         if not ordered:
             raise BaseError(f"base {base.name} head", sorted(names) or "none", f"a layer of {base.labels} classes")
-        return cls(ordered[-1], tuple(sorted(names - {ordered[-1]})))
+        return cls(ordered[-1], tuple(sorted(names - {ordered[-1]})), int(base.labels or 0))
 
     def clear(self, model: nn.Module) -> None:
         """Take the last layer out of a model and set those before it to zero."""
@@ -85,7 +88,7 @@ class Head:
         Raises
         ------
         AdapterError
-            When a parameter is missing, or there are others.
+            When a parameter is missing, there are others, or there are not as many classes as the base has labels.
         """
         known = {f"{name}.{part}" for name in (self.last, *self.layers) for part in ("weight", "bias")}
         if odd := sorted(tensors.keys() - known):
@@ -93,6 +96,9 @@ class Head:
         weight = tensors.get(f"{self.last}.weight")
         if weight is None:
             raise AdapterError("adapter tensors", sorted(tensors), f"a trained head, {self.last}.weight")
+        if len(weight) != self.classes:
+            remedy = "the labels of its data have changed since it was trained"
+            raise AdapterError(f"adapter {self.last}", f"{len(weight)} classes", f"{self.classes}", remedy)
         bias = tensors.get(f"{self.last}.bias", np.zeros(len(weight), np.float32))
         filled = {WEIGHT: np.ascontiguousarray(weight.T), BIAS: np.ascontiguousarray(bias)}
         for name in self.layers:

@@ -25,7 +25,7 @@ from fedpeft.device.bundle import TOKENIZER, hash_files, seal
 from fedpeft.device.classifier import BATCH, Classifier
 from fedpeft.device.folders import adapter_folder, base_folder, users
 from fedpeft.device.manifest import Manifest
-from fedpeft.errors import BundleError, DataError, RunError
+from fedpeft.errors import AdapterError, BundleError, DataError, RunError
 from fedpeft.export import ExportOptions, export_adapter, export_base, export_run
 from fedpeft.export.fill import Ground
 from fedpeft.methods import Attached
@@ -268,6 +268,20 @@ def test_the_command_prints_a_table_and_names_who_has_an_adapter(classified):
     assert isinstance(CliRunner().invoke(app, [*given, "--user", "person-9"]).exception, RunError)
     refused = CliRunner().invoke(app, [*given, "--user", "base"]).exception
     assert "in the adapters" in str(refused)
+    some = CliRunner().invoke(app, [*given, "--user", "global", "--among", "car", "--json"])
+    (answer,) = json.loads(some.output)["answers"]
+    assert answer["classes"] == [{"label": "card", "probability": 1.0}]
+    unknown = CliRunner().invoke(app, [*given, "--user", "global", "--among", "banking/"]).exception
+    assert "banking/" in str(unknown)
+
+
+def test_the_pages_example_runs_beside_a_run(classified, tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "classify.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    (tmp_path / "runs").symlink_to(classified.run.parent)
+    done = subprocess.run([sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(re.findall(r"^\w+: \d+\.\d%$", done.stdout, flags=re.MULTILINE)) == 3
 
 
 def test_a_client_that_the_data_no_longer_has_is_refused(classified, tmp_path):
@@ -285,6 +299,18 @@ def test_a_run_whose_data_is_gone_says_that_the_names_of_its_classes_are_there(c
     (run / "scenario.json").write_text(json.dumps(scenario))
     with pytest.raises(DataError, match="gone"):
         export_run(run, classified.attached.base)
+
+
+def test_a_run_whose_data_has_another_number_of_labels_is_refused(classified, tmp_path):
+    run = shutil.copytree(classified.run, tmp_path / "run")
+    people = shutil.copytree(classified.run.parents[1] / "people", tmp_path / "people")
+    with (people / "person-0.jsonl").open("a") as file:
+        file.write(json.dumps({"text": "a new thing", "label": "news"}) + "\n")
+    scenario = json.loads((run / "scenario.json").read_text())
+    scenario["data"]["federation"] = str(people)
+    (run / "scenario.json").write_text(json.dumps(scenario))
+    with pytest.raises(AdapterError, match="4 classes"):
+        export_run(run)
 
 
 def test_labels_of_two_tasks_are_in_the_heads_order():

@@ -21,9 +21,9 @@ from fedpeft.base import Base, load_base
 from fedpeft.device.classifier import Classifier
 from fedpeft.errors import AdapterError, ScenarioError
 from fedpeft.export import ExportOptions, export_adapter, export_base
-from fedpeft.export.fill import Ground
+from fedpeft.export.fill import Ground, fill
 from fedpeft.export.fill.ground import as_adapter
-from fedpeft.export.run import needed_sites
+from fedpeft.export.options import site_kind
 from fedpeft.methods import Attached, parse_method
 from fedpeft.methods.attached import SHARED
 from fedpeft.signing.signature import SigningKey
@@ -79,9 +79,8 @@ class Encoded:
 
     def export(self, name: str, vector: np.ndarray, precision: str = "float32") -> Classifier:
         adapter = self.attached.adapter(SHARED, vector)
-        options = ExportOptions(
-            precision=precision, pooling=self.pooling, sites={"lora"} | needed_sites(adapter, self.ground)
-        )
+        kinds = {site_kind(site) for site in fill(adapter, self.ground).inputs} - {None}
+        options = ExportOptions(precision=precision, pooling=self.pooling, sites=frozenset({"lora", *kinds}))
         manifest = export_base(self.base, self.folder / precision, key=KEY, options=options)
         export_adapter(
             adapter, self.folder / name, owner=name, base=manifest, key=KEY, ground=self.ground, labels=LABELS
