@@ -10,8 +10,8 @@
 ``GET  /metrics``                   counters for Prometheus; an operator's token
 ==================================  ================================================================
 
-A request is refused as early as it can be: its token first, then its size, its form, its adapter, and only then its
-place in the queue.
+A request is refused as early as it can be: its token first, then its size, its form, its place in the queue, and only
+then its adapter is looked for and its text cut into tokens, on another thread.
 """
 
 from __future__ import annotations
@@ -110,11 +110,9 @@ class Api:
     async def suggest(self, request: Request, caller: Caller) -> Response:
         """Suggest words."""
         ask = await self._parse(request, SuggestRequest)
-        adapter = await asyncio.to_thread(self.service.adapter, caller, ask.model)
         with self.admission.enter(caller.user, self._seconds):
             async with self._suggesting:
-                runtime = self.service.runtime
-                found = await asyncio.to_thread(runtime.suggest, ask.text, adapter, count=ask.count)
+                found = await asyncio.to_thread(self.service.suggest, caller, ask)
         words = [{"word": s.word, "probability": s.probability} for s in found]
         return JSONResponse({"object": "list", "model": ask.model, "data": words})
 
@@ -133,14 +131,12 @@ class Api:
         self, request: Request, caller: Caller, ask: CompletionRequest | ChatRequest, tokens: int
     ) -> Response:
         service, limits = self.service, self.service.limits
-        adapter = await asyncio.to_thread(service.adapter, caller, ask.model)
-        prompt = service.prompt(ask)
         listener = Listener(eager=ask.stream)
-        job = service.job(ask, prompt, adapter, tokens, listener.deliver)
         answer = Answer("chat" if isinstance(ask, ChatRequest) else "completion", ask.model, service.base)
         with ExitStack() as held:
             held.enter_context(self.admission.enter(caller.user, self._seconds))
             held.callback(self._learn, time.perf_counter())
+            prompt, job = await asyncio.to_thread(service.job, caller, ask, tokens, listener.deliver)
             held.callback(service.scheduler.cancel, job)
             service.scheduler.submit(job)
             if ask.stream:
@@ -148,7 +144,7 @@ class Api:
                 first = service.metrics.first_token_seconds.observe
                 parts = events(answer, listener, len(prompt.ids), usage=usage, first=first)
                 return EventStream(parts, held.pop_all().close, limits.timeout_s + limits.drain_s)
-            said = await whole(request, listener)
+            said = await whole(request, listener, limits.timeout_s + limits.drain_s)
         if said is None:
             return Response(status_code=_GONE)
         if said.reason not in ("stop", "length"):

@@ -22,6 +22,8 @@ from fedpeft.serve.service import Service
 _KEEP_ALIVE_S = 15
 _HEADERS_BYTES = 16 << 10
 _BACKLOG = 256
+_CONNECTIONS = 256
+"""Besides four for every request that may be under way; more are refused before they are read."""
 
 
 class Server(uvicorn.Server):
@@ -103,6 +105,7 @@ def configuration(api: Api, certfile: Path | None = None, keyfile: Path | None =
         proxy_headers=False,
         lifespan="on",
         ws="none",
+        limit_concurrency=_CONNECTIONS + 4 * api.service.limits.queue,
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=ceil(api.service.limits.drain_s) + 2,
         h11_max_incomplete_event_size=_HEADERS_BYTES,

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fedpeft.device.bundle import Bundle
 from fedpeft.device.folders import NOBODY, adapter_folder, base_folder
 from fedpeft.device.loaded import LoadedAdapter
 from fedpeft.device.manifest import MANIFEST
@@ -18,6 +19,7 @@ from fedpeft.device.rows import RowDecoder
 from fedpeft.device.runtime import Runtime
 from fedpeft.device.sampling import Sampling
 from fedpeft.device.stream import Speech
+from fedpeft.device.suggest import Suggestion
 from fedpeft.errors import BundleError, FedpeftError
 from fedpeft.serve.bases import open_rows
 from fedpeft.serve.faults import Fault, no_model
@@ -25,7 +27,7 @@ from fedpeft.serve.job import Job, Said
 from fedpeft.serve.limits import Limits
 from fedpeft.serve.metrics import Metrics
 from fedpeft.serve.scheduler import Scheduler
-from fedpeft.serve.schema import ChatRequest, CompletionRequest, Generation
+from fedpeft.serve.schema import ChatRequest, CompletionRequest, SuggestRequest
 from fedpeft.serve.tokens import Caller, TokenStore, tokens_file
 
 _log = logging.getLogger("fedpeft.serve")
@@ -69,10 +71,11 @@ class Service:
     def __init__(self, run: Path, limits: Limits, threads: int = 1) -> None:
         self.limits, self.metrics = limits, Metrics()
         self.tokens = TokenStore(tokens_file(run))
-        self.runtime = Runtime(base_folder(run), threads=threads, adapters=limits.adapters)
+        self.runtime = _open_runtime(run, threads, limits.adapters)
         with settled(open_rows(run, self.runtime.manifest)) as bundle:
             rows = RowDecoder(bundle, limits.slots, threads)
         self._run = run
+        _warm_up(rows)
         self.scheduler = Scheduler(rows, self.metrics)
         self.base = self.runtime.manifest.base_fingerprint
         self._started = int(time.time())
@@ -103,49 +106,47 @@ class Service:
             message = f"The model {name!r} cannot be used at the moment."
             raise Fault(503, message, "server_error", code="model_unusable", retry_after=30) from error
 
-    def prompt(self, ask: CompletionRequest | ChatRequest) -> Prompt:
-        """Turn a request's text into tokens.
+    def suggest(self, caller: Caller, ask: SuggestRequest) -> list[Suggestion]:
+        """Suggest words.
 
         Raises
         ------
         Fault
-            400 when the base has no form for it.
+            What :meth:`adapter` raises; 400 when the base's tokenizer knows no words.
         """
+        adapter = self.adapter(caller, ask.model)
         try:
-            if isinstance(ask, ChatRequest):
-                return Prompt(self.runtime.form.begin(ask.said, room=_UNBOUNDED), bare=True)
-            # Pieces carry the space before them: one at the end of the prompt would be a piece of its own.
-            typed = ask.text.rstrip()
-            return Prompt(self.runtime.text.begin(typed, room=_UNBOUNDED), bare=not typed or typed != ask.text)
+            return self.runtime.suggest(ask.text, adapter, count=ask.count)
         except FedpeftError as error:
-            raise Fault(400, str(error), param="messages" if isinstance(ask, ChatRequest) else "prompt") from error
+            raise Fault(400, str(error), param="text") from error
 
     def job(
-        self,
-        ask: Generation,
-        prompt: Prompt,
-        adapter: LoadedAdapter | None,
-        tokens: int,
-        deliver: Callable[[Said], None],
-    ) -> Job:
-        """Prepare a request for the scheduler.
+        self, caller: Caller, ask: CompletionRequest | ChatRequest, tokens: int, deliver: Callable[[Said], None]
+    ) -> tuple[Prompt, Job]:
+        """Prepare a request for the scheduler. It may read files, and cuts the text into tokens.
+
+        Parameters
+        ----------
+        caller : Caller
+        ask : CompletionRequest or ChatRequest
+        tokens : int
+            Most tokens of the answer; the service's own limit counts too.
+        deliver : callable
+            See :class:`~fedpeft.serve.job.Job`.
 
         Raises
         ------
         Fault
-            400 when the prompt is longer than the base can read.
+            What :meth:`adapter` raises; 400 when the base has no form for the text, or it is longer than it can read.
         """
-        facts = self.runtime.text.facts
-        room = facts.context
-        opening: list[int] = []
-        if adapter is not None:
-            room -= adapter.past + adapter.prompt
-            opening = list(range(facts.vocabulary, facts.vocabulary + adapter.prompt))
+        adapter, prompt, facts = self.adapter(caller, ask.model), self._prompt(ask), self.runtime.text.facts
+        before = (adapter.past, adapter.prompt) if adapter is not None else (0, 0)
+        room = facts.context - sum(before)
         if len(prompt.ids) > room:
-            message = f"This model reads at most {room} tokens; your prompt has {len(prompt.ids)}."
-            raise Fault(400, message, param="prompt", code="context_length_exceeded")
-        return Job(
-            ids=[*opening, *prompt.ids],
+            message = f"This model reads at most {room} tokens; yours are {len(prompt.ids)}."
+            raise Fault(400, message, param=_field(ask), code="context_length_exceeded")
+        return prompt, Job(
+            ids=[*range(facts.vocabulary, facts.vocabulary + before[1]), *prompt.ids],
             adapter=adapter,
             sampling=Sampling(ask.temperature, ask.top_k, ask.top_p, ask.repetition_penalty),
             seed=secrets.randbits(63) if ask.seed is None else ask.seed % (1 << 64),
@@ -168,3 +169,33 @@ class Service:
 
     def _has(self, name: str) -> bool:
         return (adapter_folder(self._run, name) / MANIFEST).is_file()
+
+    def _prompt(self, ask: CompletionRequest | ChatRequest) -> Prompt:
+        try:
+            if isinstance(ask, ChatRequest):
+                return Prompt(self.runtime.form.begin(ask.said, room=_UNBOUNDED), bare=True)
+            # Pieces carry the space before them: one at the end of the prompt would be a piece of its own.
+            typed = ask.text.rstrip()
+            return Prompt(self.runtime.text.begin(typed, room=_UNBOUNDED), bare=not typed or typed != ask.text)
+        except FedpeftError as error:
+            raise Fault(400, str(error), param=_field(ask)) from error
+
+
+def _field(ask: CompletionRequest | ChatRequest) -> str:
+    return "messages" if isinstance(ask, ChatRequest) else "prompt"
+
+
+def _open_runtime(run: Path, threads: int, adapters: int) -> Runtime:
+    """Open the base that suggests and verifies; beside the other one it should weigh little."""
+    folder = base_folder(run)
+    mapped = Bundle.open(folder, "base").manifest.precision == "float32"
+    return Runtime(folder, threads, mapped=mapped, adapters=adapters)
+
+
+def _warm_up(rows: RowDecoder) -> None:
+    """Run every kind of step once: onnxruntime prepares itself on the first."""
+    row = rows.open(None)
+    rows.read(row, [0])
+    rows.seat(row)
+    rows.step([0])
+    rows.leave(row)

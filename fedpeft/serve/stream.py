@@ -85,12 +85,14 @@ async def events(
     yield DONE
 
 
-async def whole(request: Request, listener: Listener) -> Said | None:
-    """Wait for all of an answer; None when the client went away."""
+async def whole(request: Request, listener: Listener, timeout: float) -> Said | None:
+    """Wait for all of an answer, some seconds at most; None when the client went away."""
     answer = asyncio.ensure_future(anext(listener.parts()))
     gone = asyncio.ensure_future(_disconnected(request))
     try:
-        await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait({answer, gone}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        if not done:
+            return Said("", 0, "timeout")
         return answer.result() if answer.done() else None
     finally:
         answer.cancel()
