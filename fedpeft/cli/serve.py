@@ -18,12 +18,10 @@ from fedpeft.errors import RunError, ServeError, nearest
 from fedpeft.serve.bases import stale
 from fedpeft.serve.tokens import TokenStore, tokens_file
 
-serve = typer.Typer(
-    help="Serve everybody's adapter over one base, by HTTP; make their tokens.",
-    invoke_without_command=True,
-    rich_markup_mode=None,
+serve = typer.Typer(invoke_without_command=True, add_completion=False, rich_markup_mode="markdown")
+token = typer.Typer(
+    help="Make, list and revoke the tokens that open adapters.", no_args_is_help=True, rich_markup_mode="markdown"
 )
-token = typer.Typer(help="Make, list and revoke the tokens that open adapters.", no_args_is_help=True)
 serve.add_typer(token, name="token")
 
 Run = Annotated[str, typer.Option(help="A run's name or folder, or 'latest'.")]
