@@ -18,7 +18,7 @@ export function made<Tag extends keyof HTMLElementTagNameMap>(
 }
 
 export function megabytes(bytes: number): string {
-  return bytes < 100_000 ? `${(bytes / 1e3).toFixed(0)} kB` : `${(bytes / 1e6).toFixed(1)} MB`;
+  return bytes < 100_000 ? `${(bytes / 1e3).toFixed(0)}\u00a0kB` : `${(bytes / 1e6).toFixed(1)}\u00a0MB`;
 }
 
 export function percent(probability: number): string {

@@ -22,7 +22,7 @@ export class Facts {
   }
 
   base(base: BaseFacts): void {
-    const parameters = base.parameters ? `${(base.parameters / 1e6).toFixed(1)} M parameters, ` : "";
+    const parameters = base.parameters ? `${(base.parameters / 1e6).toFixed(1)}\u00a0M parameters, ` : "";
     this.set("Base", `${base.name}, ${parameters}${base.precision}, ${megabytes(base.bytes)}`);
     this.set("Fingerprint", brief(base.fingerprint), base.fingerprint);
     this.set("Signed by", brief(base.signer), base.signer);

@@ -91,6 +91,7 @@ async function add(name: string, files?: ReadonlyMap<string, Blob>): Promise<voi
     const person = await engine.call("add", files ? { name, files } : { name });
     facts.person(person);
     people.add(person.name, files !== undefined);
+    voices.add(person.name);
     changed();
   } catch (error) {
     refuse(name, error);
@@ -124,6 +125,7 @@ async function start(): Promise<void> {
   facts.base(base);
   facts.engine(bytes);
   people.add(NOBODY);
+  voices.add(NOBODY);
   composer.ready();
   for (const name of names) await add(name);
   await warmUp();

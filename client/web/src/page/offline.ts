@@ -1,6 +1,6 @@
 /** The service worker, which keeps the page for times without a network. */
 
-const PATIENCE_MS = 4000;
+const PATIENCE_MS = 2500;
 
 /**
  * Start it and wait until it watches over this page, so that it sees, and keeps, the large files that follow.

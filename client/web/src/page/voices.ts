@@ -8,6 +8,11 @@ export class Voices {
   private readonly body = document.querySelector("#voices tbody")!;
   private readonly rows = new Map<string, HTMLTableRowElement>();
 
+  /** Make a row, in the order in which people are offered. */
+  add(who: string): void {
+    if (!this.rows.has(who)) this.show(who, [], false);
+  }
+
   show(who: string, words: readonly Suggestion[], chosen: boolean): void {
     let row = this.rows.get(who);
     if (!row) {
