@@ -35,6 +35,9 @@ from fedpeft.export.graph import CONTRIB, OPSET
 CONFIG = "config.json"
 """What a graph was traced from, beside it."""
 
+_BESIDE = ("_name_or_path", "transformers_version", "id2label", "label2id")
+"""What a configuration says that the graph does not hang on: where it lies, and the labels of a head that it lacks."""
+
 _LAYOUT = 1
 """Raised when a wrapper changes what it computes: graphs kept before are then traced again."""
 
@@ -102,7 +105,7 @@ def _describe(base: Base, kind: str) -> str:
         "graph": kind,
         "versions": versions,
         "class": type(base.model).__name__,
-        "config": base.model.config.to_dict(),
+        "config": {k: v for k, v in base.model.config.to_dict().items() if k not in _BESIDE},
     }
     return json.dumps(described, sort_keys=True, default=str)
 

@@ -157,6 +157,10 @@ class ExportTable(Table):
     sites: list[Literal["lora", "scale", "bias", "bottleneck", "prompt", "all"]] = Field(
         ["lora"], description="Places for adapters in the graph, besides those that this run's own adapters fill."
     )
+    backend: Literal["native", "torch"] | None = Field(
+        None,
+        description="Who makes the graph: written by hand, or traced by torch; by default native where there is one.",
+    )
     adapters: Literal["float32", "float16"] = Field(
         "float32", description="What adapters' numbers are written in; float16 takes half the bytes."
     )
