@@ -120,7 +120,7 @@ class TokenStore:
             return []
         with closing(self._open()) as store:
             store.execute(_TABLE)
-            rows = store.execute("SELECT id, user, adapters, operator, created FROM tokens ORDER BY created, id")
+            rows = store.execute("SELECT id, user, adapters, operator, created FROM tokens ORDER BY rowid")
             return [(_caller(*row[:4]), row[4]) for row in rows]
 
     def revoke(self, identity: str) -> None:
