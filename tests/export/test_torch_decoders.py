@@ -175,3 +175,26 @@ def test_what_tracing_cannot_do_is_refused_and_leaves_nothing(case, tmp_path, mo
     with pytest.raises((ScenarioError, BaseError), match=complaint):
         export_base(base, tmp_path / "bundle", key=KEY, options=options)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["float32", "dynamic-int8"])
+def test_the_traced_keyboard_and_the_native_one_are_the_same_network(exported, tmp_path, precision):
+    options = ExportOptions(backend="torch", precision=precision)
+    manifest = export_base(exported.base, tmp_path / "traced", key=KEY, options=options)
+    assert manifest.tensors == exported.manifest.tensors
+    assert manifest.decoder == exported.manifest.decoder
+    traced = Runtime(tmp_path / "traced")
+    random = np.random.default_rng(0)
+    for name in ("rank 8", "rank 2", "both"):
+        adapter = traced.load(exported.folder / name)
+        ids = random.integers(5, 2048, 40).tolist()
+        error = np.abs(traced.logits(ids, adapter) - exported.runtime.logits(ids, exported.loaded[name])).max()
+        assert error <= (1e-4 if precision == "float32" else 1.0)
+        assert np.abs(traced.logits(ids, adapter) - traced.logits(ids)).max() > 4.0
+        if precision == "float32":
+            ours, theirs = (
+                list(runtime.generate(ids, chosen, tokens=16, ends=()))
+                for runtime, chosen in ((traced, adapter), (exported.runtime, exported.loaded[name]))
+            )
+            assert ours == theirs
