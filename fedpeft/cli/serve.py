@@ -45,6 +45,9 @@ def start(
     queue: Annotated[int, typer.Option(min=1, help="Requests in all, waiting or being answered.")] = 128,
     per_user: Annotated[int, typer.Option(min=1, help="Of these, one person's.")] = 4,
     tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 256,
+    context_tokens: Annotated[
+        int, typer.Option("--context", min=2, help="Most tokens of prompt and answer together.")
+    ] = 2048,
     timeout: Annotated[float, typer.Option(help="Seconds until a request is given up.")] = 60.0,
     drain: Annotated[float, typer.Option(help="Seconds for answers under way when the service ends.")] = 20.0,
     certfile: Annotated[Path | None, typer.Option(help="PEM certificate: HTTPS.")] = None,
@@ -63,7 +66,15 @@ def start(
     from fedpeft.serve.service import Service
 
     folder = find_run(run, runs)
-    limits = Limits(slots=slots, queue=queue, per_user=per_user, tokens=tokens, timeout_s=timeout, drain_s=drain)
+    limits = Limits(
+        slots=slots,
+        queue=queue,
+        per_user=per_user,
+        tokens=tokens,
+        context=context_tokens,
+        timeout_s=timeout,
+        drain_s=drain,
+    )
     require_pair(certfile, keyfile)
     if certfile is None and host not in ("127.0.0.1", "::1", "localhost"):
         remedy = "give --certfile and --keyfile, or listen on 127.0.0.1 behind a proxy that speaks TLS"

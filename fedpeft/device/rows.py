@@ -69,6 +69,8 @@ class RowDecoder:
         Most rows at a time.
     threads : int
         For the arithmetic of one step.
+    context : int, optional
+        Most tokens of a row, what its adapter puts before them included; the base's own when not given.
 
     Raises
     ------
@@ -77,7 +79,7 @@ class RowDecoder:
         the base its manifest says.
     """
 
-    def __init__(self, bundle: Bundle, places: int, threads: int = 1) -> None:
+    def __init__(self, bundle: Bundle, places: int, threads: int = 1, context: int | None = None) -> None:
         manifest = bundle.manifest
         if manifest.variant != "rows" or manifest.decoder is None:
             raise BundleError(f"{bundle.folder} variant", manifest.variant, "a decoder of the variant 'rows'")
@@ -92,7 +94,8 @@ class RowDecoder:
         d = self.facts
         parts = [f"{i}.{part}" for i in range(d.layers) for part in ("key", "value")]
         self._names = [(f"past_key_values.{part}", f"present.{part}") for part in parts]
-        shape = (d.kv_heads, d.context, d.head_dim)
+        self.context = min(context or d.context, d.context)
+        shape = (d.kv_heads, self.context, d.head_dim)
         self._desk = [np.zeros((1, *shape), np.float32) for _ in parts]
         self._past = [np.zeros((places, *shape), np.float32) for _ in parts]
         self._stack = Stack(self.sites, places)
@@ -100,7 +103,7 @@ class RowDecoder:
         self.seated: list[Row] = []
         self.places = places
         self._tokens = np.zeros((places, 1), np.int64)
-        self._mask = np.zeros((places, d.context), np.int64)
+        self._mask = np.zeros((places, self.context), np.int64)
         self._logits = np.empty((places, 1, d.vocabulary), np.float32)
         self._read_logits = np.empty((1, CHUNK, d.vocabulary), np.float32)
         self._binding: Any = None
@@ -130,6 +133,8 @@ class RowDecoder:
         tensors = {name: np.array(value.numpy(), np.float32) for name, value in adapter.tensors().items()}
         if tensors or not adapter.prefix:
             require_fit({name: array.shape for name, array in tensors.items()}, self.sites, whose)
+        if adapter.past + adapter.prompt >= self.context:
+            raise BundleError(whose, f"{adapter.past + adapter.prompt} positions", f"fewer than {self.context}")
         if adapter.prefix:
             for (name, _), desk in zip(self._names, self._desk, strict=True):
                 desk[0, :, : adapter.past] = adapter.prefix[name].numpy()[0]
@@ -158,8 +163,8 @@ class RowDecoder:
         length = row.length + len(ids)
         if row is not self._reading:
             raise BundleError("row", "not at the reading desk", "the row that was opened last")
-        if not 0 < len(ids) <= CHUNK or length > self.facts.context:
-            raise BundleError("tokens", f"{len(ids)} after {row.length}", f"1 to {CHUNK}, {self.facts.context} in all")
+        if not 0 < len(ids) <= CHUNK or length > self.context:
+            raise BundleError("tokens", f"{len(ids)} after {row.length}", f"1 to {CHUNK}, {self.context} in all")
         inputs = one_row(self.sites, row.tensors)
         inputs |= {"input_ids": np.array([ids], np.int64), "attention_mask": np.ones((1, length), np.int64)}
         logits = self._read_logits[:, : len(ids)]
@@ -200,7 +205,7 @@ class RowDecoder:
             When there is not one token for each row, or a row has no room for another; nothing was read.
         """
         rows = len(self.seated)
-        full = [row for row in self.seated if row.length == self.facts.context]
+        full = [row for row in self.seated if row.length == self.context]
         if not rows or len(tokens) != rows or full:
             raise BundleError("tokens", f"{len(tokens)}, {len(full)} rows full", f"one for each of {rows} rows")
         self._tokens[:rows, 0] = tokens

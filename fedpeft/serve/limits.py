@@ -30,6 +30,8 @@ class Limits:
         A request's body.
     tokens : int
         Most tokens of an answer; a request that asks for more gets these.
+    context : int
+        Most tokens of a prompt and its answer together; the base's own context when that is smaller.
     timeout_s : float
         Seconds from a request's arrival until it is given up.
     drain_s : float
@@ -48,6 +50,7 @@ class Limits:
     per_user: int = 4
     body_bytes: int = 64 << 10
     tokens: int = 256
+    context: int = 2048
     timeout_s: float = 60.0
     drain_s: float = 20.0
     adapters: int = 1024

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedpeft.device.rows import CHUNK, Row, RowDecoder
+from fedpeft.errors import BundleError
 from fedpeft.serve.job import Job, Reason
 from fedpeft.serve.metrics import Metrics
 
@@ -122,7 +123,13 @@ class Scheduler:
         """Read prompts, a piece's worth in all, and seat whose prompt is read."""
         budget = CHUNK
         while budget > 0 and (job := self._next()):
-            job.row = job.row or self._rows.open(job.adapter)
+            try:
+                job.row = job.row or self._rows.open(job.adapter)
+            except BundleError as error:
+                _log.error("an adapter is refused: %s", error)
+                self._reading = None
+                job.end("failed")
+                continue
             piece = job.unread[:budget]
             logits = self._rows.read(job.row, piece)
             self._metrics.prompt_tokens.inc(len(piece))
@@ -152,7 +159,7 @@ class Scheduler:
 
     def _hear(self, job: Job, logits: NDArray[np.float32]) -> None:
         before, filled = len(job.made), job.row.length if job.row else 0
-        job.hear(logits, self._rows.facts.context - filled)
+        job.hear(logits, self._rows.context - filled)
         self._metrics.tokens.inc(len(job.made) - before)
         if job.done:
             self._release(job)

@@ -60,6 +60,11 @@ class Service:
     threads : int
         For the arithmetic of a step.
 
+    Attributes
+    ----------
+    context : int
+        Most tokens of a prompt and its answer together.
+
     Raises
     ------
     BundleError
@@ -73,8 +78,8 @@ class Service:
         self.tokens = TokenStore(tokens_file(run))
         self.runtime = _open_runtime(run, threads, limits.adapters)
         with settled(open_rows(run, self.runtime.manifest)) as bundle:
-            rows = RowDecoder(bundle, limits.slots, threads)
-        self._run = run
+            rows = RowDecoder(bundle, limits.slots, threads, limits.context)
+        self._run, self.context = run, rows.context
         _warm_up(rows)
         self.scheduler = Scheduler(rows, self.metrics)
         self.base = self.runtime.manifest.base_fingerprint
@@ -141,7 +146,7 @@ class Service:
         """
         adapter, prompt, facts = self.adapter(caller, ask.model), self._prompt(ask), self.runtime.text.facts
         before = (adapter.past, adapter.prompt) if adapter is not None else (0, 0)
-        room = facts.context - sum(before)
+        room = self.context - sum(before)
         if len(prompt.ids) > room:
             message = f"This model reads at most {room} tokens; yours are {len(prompt.ids)}."
             raise Fault(400, message, param=_field(ask), code="context_length_exceeded")

@@ -219,6 +219,22 @@ def test_tokens_that_do_not_fit_are_refused_before_anything_is_read(rows, single
     rows.leave(row)
 
 
+def test_rows_of_a_shorter_context_write_the_same_and_end_sooner(bases, single, people):
+    rows = RowDecoder(Bundle.open(bases / "rows", "base"), 2, context=12)
+    texts = [Text(rows, people[name], [1, 3, 300]) for name in ("rank 8", "prompt")]
+    for _ in range(4):
+        step(rows, texts)
+    assert [text.made for text in texts] == [alone(single, text) for text in texts]
+    assert texts[1].row.length == 12
+    with pytest.raises(BundleError, match="1 rows full"):
+        step(rows, texts)
+    rows.leave(texts[1].row)
+    step(rows, texts)
+    assert texts[0].made == alone(single, texts[0])
+    with pytest.raises(BundleError, match="12 in all"):
+        rows.read(rows.open(None), [5] * 13)
+
+
 def test_an_adapter_that_does_not_fit_is_refused_and_its_place_stays_free(rows, single):
     manifest = single.manifest.model_copy(
         update={"kind": "adapter", "variant": None, "decoder": None, "tensors": {"elsewhere": (2,)}}

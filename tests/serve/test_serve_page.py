@@ -44,9 +44,9 @@ def test_the_limits_are_the_commands_own(page):
     assert isinstance(command, click.Group)
     defaults = {option.opts[0].removeprefix("--"): option.default for option in command.params}
     assert {name: float(value) for name, value in listed.items()} == {name: defaults[name] for name in listed}
-    assert set(listed) == {"slots", "queue", "per-user", "tokens", "timeout", "drain"}
+    assert set(listed) == {"slots", "queue", "per-user", "tokens", "context", "timeout", "drain"}
     limits = Limits()
-    assert [limits.slots, limits.queue, limits.per_user, limits.tokens] == [8, 128, 4, 256]
+    assert [limits.slots, limits.queue, limits.per_user, limits.tokens, limits.context] == [8, 128, 4, 256, 2048]
     assert limits.body_bytes == 64 << 10
 
 

@@ -1,6 +1,7 @@
 """The thread that runs the base: whoever comes, goes and waits, each is told what the runtime would say."""
 
 import time
+from dataclasses import replace
 from itertools import pairwise
 from queue import Queue
 
@@ -120,6 +121,17 @@ def test_whoever_came_first_is_read_first_and_the_batch_is_kept_full(people, row
         each.answer()
     assert [did for did in rows.done if did.startswith("read")] == [f"read {i + 2}" for i in range(7)]
     assert f"step {PLACES}" in rows.done
+
+
+def test_an_adapter_that_no_row_takes_fails_its_own_request_only(people, scheduler):
+    first, last = (Asked(people, "person00", [1, 5], tokens=30) for _ in range(2))
+    wrong = Asked(people, "person01", [1, 5], tokens=3)
+    other = wrong.adapter.manifest.model_copy(update={"base_fingerprint": "0" * 64})
+    wrong.job.adapter = replace(wrong.adapter, manifest=other)
+    for each in (first, wrong, last):
+        scheduler.submit(each.job)
+    assert wrong.answer() == ("", "failed", 0)
+    assert first.answer() == last.answer() == first.alone(people)
 
 
 def test_nothing_runs_while_nobody_asks(people, rows, scheduler):
