@@ -10,7 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from fedpeft.base import Base, load_base
 from fedpeft.bench.serve_people import random_lora
-from fedpeft.device.manifest import Manifest
+from fedpeft.device.manifest import Manifest, Precision
 from fedpeft.device.runtime import Runtime
 from fedpeft.export import ExportOptions, export_adapter, export_base
 from fedpeft.signing.signature import SigningKey
@@ -19,6 +19,7 @@ QUERY_VALUE = ("q_proj", "v_proj")
 """peft's own choice for Llama."""
 EVERY_LINEAR = (*QUERY_VALUE, "k_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """fedpeft's."""
+PRECISIONS: tuple[Precision, ...] = ("float32", "int4")
 RANKS = (8, 4, 16, 2, 8, 4, 16, 2)
 """Of the people in a batch."""
 _KEY = SigningKey.from_private_bytes(bytes(32))
@@ -32,18 +33,20 @@ class Llama:
     ----------
     base : Base
     folder : Path
-        With a bundle ``int4``, one ``rows`` and adapter bundles: ``all`` and ``query_value`` of rank 8, ``row0`` ….
+        With a bundle of each precision, ``float32`` and ``int4``, the same for rows, ``rows-float32`` …, and adapter
+        bundles: ``all`` and ``query_value`` of rank 8, ``row0`` ….
     manifest : Manifest
-        Of ``int4``.
+        Of one of the bundles for one row.
     """
 
     base: Base
     folder: Path
     manifest: Manifest
 
-    def runtime(self) -> Runtime:
-        """Open the int4 base on one thread, as a device would after its first start."""
-        return Runtime(self.folder / "int4", prepacked=self.folder / "prepacked")
+    def runtime(self, precision: Precision) -> Runtime:
+        """Open a base on one thread, a quantized one as a device would after its first start."""
+        prepacked = None if precision == "float32" else self.folder / "prepacked"
+        return Runtime(self.folder / precision, prepacked=prepacked)
 
 
 def make_llama(folder: Path) -> Llama:
@@ -63,9 +66,10 @@ def make_llama(folder: Path) -> Llama:
         LlamaForCausalLM(config).save_pretrained(folder / "model")
     load_base("keyboard").tokenizer.save_pretrained(folder / "model")
     base = load_base(str(folder / "model"), "float32")
-    options = {"int4": ExportOptions(precision="int4"), "rows": ExportOptions("rows", "int4")}
-    manifests = {name: export_base(base, folder / name, key=_KEY, options=chosen) for name, chosen in options.items()}
-    llama = Llama(base, folder, manifests["int4"])
+    for precision in PRECISIONS:
+        manifest = export_base(base, folder / precision, key=_KEY, options=ExportOptions("optional", precision))
+        export_base(base, folder / f"rows-{precision}", key=_KEY, options=ExportOptions("rows", precision))
+    llama = Llama(base, folder, manifest)
     export_lora(llama, "all", EVERY_LINEAR, 8)
     export_lora(llama, "query_value", QUERY_VALUE, 8)
     for i, rank in enumerate(RANKS):

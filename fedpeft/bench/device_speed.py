@@ -18,6 +18,7 @@ from transformers import LlamaForCausalLM
 from fedpeft.bench.device_llama import RANKS, Llama
 from fedpeft.device.bundle import Bundle
 from fedpeft.device.loaded import LoadedAdapter, load_adapter, run_options
+from fedpeft.device.manifest import Precision
 from fedpeft.device.memory import Bound
 from fedpeft.device.rows import RowDecoder
 from fedpeft.device.runtime import Runtime
@@ -82,9 +83,9 @@ def peft_step(llama: Llama, layers: Sequence[str]) -> Step:
     return step
 
 
-def batch_step(llama: Llama, runtime: Runtime) -> Step:
+def batch_step(llama: Llama, runtime: Runtime, precision: Precision) -> Step:
     """Return how eight texts with eight adapters of several ranks read a token each in one run."""
-    decoder = RowDecoder(Bundle.open(llama.folder / "rows", "base"), len(RANKS))
+    decoder = RowDecoder(Bundle.open(llama.folder / f"rows-{precision}", "base"), len(RANKS))
     for i in range(len(RANKS)):
         row = decoder.open(runtime.load(llama.folder / f"row{i}"))
         decoder.read(row, list(range(5, 5 + PROMPT)))
@@ -118,10 +119,10 @@ def activate_us(adapter: LoadedAdapter, times: int = 2000) -> float:
 
 
 def load_ms(llama: Llama, runtime: Runtime, times: int = 40) -> float:
-    """Return the median milliseconds of verifying and loading an adapter bundle."""
+    """Return the median milliseconds of processor time of verifying and loading an adapter bundle."""
     manifest, spent = runtime.manifest, []
     for _ in range(times):
-        began = time.perf_counter()
+        began = time.process_time()
         load_adapter(llama.folder / "query_value", manifest.base_fingerprint, manifest.tensors, {manifest.signer})
-        spent.append(1e3 * (time.perf_counter() - began))
+        spent.append(1e3 * (time.process_time() - began))
     return median(spent)
