@@ -1,10 +1,12 @@
 """Decoders that no graph is written for by hand: traced by torch, run by the same runtime, equal to peft."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime_genai as og
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -17,6 +19,7 @@ from fedpeft.device import LoadedAdapter, Runtime
 from fedpeft.errors import BaseError, ScenarioError
 from fedpeft.export import ExportOptions, export_adapter, export_base
 from fedpeft.export.fill import Ground
+from fedpeft.export.genai import CONFIG, export_genai
 from fedpeft.signing.signature import SigningKey
 
 KEY = SigningKey.from_private_bytes(bytes(32))
@@ -198,3 +201,31 @@ def test_the_traced_keyboard_and_the_native_one_are_the_same_network(exported, t
                 for runtime, chosen in ((traced, adapter), (exported.runtime, exported.loaded[name]))
             )
             assert ours == theirs
+
+
+def test_onnxruntime_genai_writes_what_our_runtime_writes_from_a_traced_graph(case, tmp_path, monkeypatch):
+    monkeypatch.setenv("FEDPEFT_HOME", str(case.folder / "home"))
+    base = load_base(str(case.source), "float32")
+    bundles = {name: case.folder / name for name in case.adapters}
+    folder = export_genai(base, case.folder / "base", bundles, tmp_path / "genai")
+    settings = json.loads((folder / CONFIG).read_text())
+    assert settings["search"]["past_present_share_buffer"] is False
+    settings["model"]["eos_token_id"] = [VOCABULARY - 1]
+    (folder / CONFIG).write_text(json.dumps(settings))
+    model, prompt = og.Model(str(folder)), prompts()[1]
+    adapters = og.Adapters(model)
+    written = {}
+    for name in (None, *bundles):
+        chosen = og.GeneratorParams(model)
+        chosen.set_search_options(max_length=len(prompt) + 20, do_sample=False)
+        generator = og.Generator(model, chosen)
+        if name:
+            adapters.load(str(folder / f"{name}.onnx_adapter"), name)
+            generator.set_active_adapter(adapters, name)
+        generator.append_tokens(np.array([prompt], np.int32))
+        while not generator.is_done():
+            generator.generate_next_token()
+        written[name] = [int(i) for i in generator.get_sequence(0)][len(prompt) :]
+        ours = case.runtime.generate(prompt, case.adapters.get(name), tokens=20, ends=(VOCABULARY - 1,))
+        assert [i for i in written[name] if i != VOCABULARY - 1] == list(ours)
+    assert all(written[name] != written[None] for name in bundles)
