@@ -17,7 +17,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from fedpeft.base import Base
 from fedpeft.data.marks import Marks
-from fedpeft.device.bundle import FINGERPRINT, GRAPH, TOKENIZER, hash_files, seal
+from fedpeft.device.bundle import FINGERPRINT, GRAPH, TEMPLATE, TOKENIZER, hash_files, seal
 from fedpeft.device.manifest import DecoderFacts, EncoderFacts, Manifest, Shape
 from fedpeft.errors import BaseError
 from fedpeft.export.folder import whole_folder
@@ -108,6 +108,9 @@ def write_base(
     with whole_folder(out, mode=mode) as draft:
         ir.save(drawn.model, draft / GRAPH, external_data=f"{GRAPH}.data")
         shutil.copyfile(tokenizer, draft / TOKENIZER)
+        template = getattr(base.tokenizer, "chat_template", None)
+        if drawn.decoder is not None and isinstance(template, str):
+            (draft / TEMPLATE).write_text(template, encoding="utf-8")
         manifest = Manifest(
             kind="base",
             base_fingerprint=fingerprint,

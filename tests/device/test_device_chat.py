@@ -7,10 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
+from fedpeft.base import load_base
 from fedpeft.device import Runtime
-from fedpeft.device.bundle import TEMPLATE, hash_files, seal
+from fedpeft.device.bundle import TEMPLATE
 from fedpeft.device.chat import MarkedChat, TemplateChat
 from fedpeft.errors import FedpeftError
+from fedpeft.export import export_base
 
 from conftest import KEY  # isort: skip
 
@@ -110,13 +112,15 @@ def test_a_template_that_is_none_or_reaches_out_is_refused(runtime, template):
         TemplateChat(runtime.text, template).begin(HELLO, 500)
 
 
-def test_a_runtime_talks_with_the_template_of_its_bundle_and_with_marks_without(run, runtime, loud, base_copy):
-    (base_copy / TEMPLATE).write_text(CHATML)
-    for name in ("manifest.json", "manifest.sig"):
-        (base_copy / name).unlink()
-    files = hash_files(base_copy)
-    seal(base_copy, runtime.manifest.model_copy(update={"files": files}), KEY)
-    templated = Runtime(base_copy)
+def test_a_runtime_talks_with_the_template_that_was_exported_and_with_marks_without(
+    run, runtime, loud, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("FEDPEFT_HOME", str(tmp_path / "home"))
+    base = load_base("keyboard")
+    monkeypatch.setattr(base.tokenizer, "chat_template", CHATML)
+    assert TEMPLATE in export_base(base, tmp_path / "base", key=KEY).files
+    assert TEMPLATE not in runtime.manifest.files
+    templated = Runtime(tmp_path / "base")
     for one, prompt in ((templated, theirs(run, CHATML, TALK)), (runtime, MarkedChat(runtime.text).begin(TALK, 400))):
         for adapter in (None, loud):
             made = list(one.generate(prompt, adapter, tokens=9))
