@@ -23,20 +23,24 @@ class Encoder:
     Parameters
     ----------
     bundle : Bundle
-        Of kind ``base``, verified.
+        Of kind ``base``, verified, and of the variant ``optional``.
     device : Device
         How the graph is run here.
 
     Raises
     ------
     BundleError
-        When it is the bundle of a decoder, onnxruntime cannot load the graph, or it is of another base.
+        When it is the bundle of a decoder or another variant, onnxruntime cannot load the graph, or the graph is of
+        another base.
     """
 
     def __init__(self, bundle: Bundle, device: Device) -> None:
         if bundle.manifest.encoder is None:
             remedy = "open it with Runtime" if bundle.manifest.decoder is not None else None
             raise BundleError(f"{bundle.folder} encoder", None, "the facts of an encoder", remedy or "")
+        if bundle.manifest.variant != "optional":
+            remedy = "export the base with --variant optional"
+            raise BundleError(f"{bundle.folder} variant", bundle.manifest.variant, "'optional'", remedy)
         self.facts: EncoderFacts = bundle.manifest.encoder
         self._session = open_graph(bundle, device)
         self._tokenizer = read_tokenizer(bundle.read(TOKENIZER))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 import torch
 from transformers import (
@@ -19,7 +20,8 @@ from transformers import (
 
 from fedpeft.base import Base, load_base
 from fedpeft.device.classifier import Classifier
-from fedpeft.errors import AdapterError, ScenarioError
+from fedpeft.device.sites import neutral
+from fedpeft.errors import AdapterError, BundleError, ScenarioError
 from fedpeft.export import ExportOptions, export_adapter, export_base
 from fedpeft.export.fill import Ground, fill
 from fedpeft.export.fill.ground import as_adapter
@@ -215,3 +217,22 @@ def test_bottlenecks_on_an_encoder_are_refused_with_what_it_can_have(bert, tmp_p
     with pytest.raises(ScenarioError, match="lora"):
         export_base(base, tmp_path / "out", key=KEY, options=ExportOptions(sites=frozenset({"bottleneck"})))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_graph_whose_inputs_must_all_be_fed_computes_the_same_and_is_not_opened_by_the_classifier(bert):
+    encoded = attach(bert, "mean", {"name": "lora", "rank": 4, "targets": ["query"]})
+    vector = encoded.train(5)
+    classifier = encoded.export("ada", vector)
+    adapter = classifier.load(bert / "ada")
+    manifest = export_base(encoded.base, bert / "web", key=KEY, options=ExportOptions(variant="required"))
+    with pytest.raises(BundleError, match="--variant optional"):
+        Classifier(bert / "web")
+    session = ort.InferenceSession(bert / "web" / "model.onnx", providers=["CPUExecutionProvider"])
+    ids = np.array([encoded.base.tokenizer(TEXTS[0])["input_ids"]], np.int64)
+    fed = {name: neutral(name, shape) for name, shape in manifest.tensors.items()}
+    held = adapter.tensors()  # numpy sees their memory, and does not keep it
+    fed |= {name: value.numpy() for name, value in held.items()}
+    assert {i.name for i in session.get_inputs()} == {"input_ids", "attention_mask", *fed}
+    (logits,) = session.run(["logits"], {"input_ids": ids, "attention_mask": np.ones_like(ids), **fed})
+    assert np.abs(logits - classifier.logits(TEXTS[:1], adapter)).max() <= 1e-5
+    assert np.abs(logits[0] - encoded.torch_logits(TEXTS[0], vector)).max() <= 1e-4
