@@ -16,7 +16,7 @@ def blocks(path: Path) -> list[str]:
     return re.findall(r"```python\n(.*?)```", path.read_text(), flags=re.DOTALL)
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/data.md"])
+@pytest.mark.parametrize("name", ["README.md", "docs/data.md", "docs/export.md"])
 def test_every_python_block_runs(name: str, repository: Path, tmp_path: Path) -> None:
     found = blocks(repository / name)
     assert found
