@@ -98,8 +98,8 @@ def excuse(reason: Reason) -> Fault:
 
 
 def event(content: Json | str) -> bytes:
-    """Return one server-sent event."""
-    data = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+    """Return one server-sent event, in ASCII: some clients would end its line at a U+2028 too."""
+    data = content if isinstance(content, str) else json.dumps(content, separators=(",", ":"))
     return f"data: {data}\n\n".encode()
 
 

@@ -5,6 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import openai
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedpeft.serve.answers import event
 
 PROMPTS = ("I am", "so what do you ", "")
 
@@ -127,6 +131,13 @@ def test_suggestions_are_the_runtimes(served, people):
         assert [word["probability"] for word in answer["data"]] == pytest.approx(
             [s.probability for s in expected], rel=1e-4
         )
+
+
+@given(st.text())
+def test_an_event_is_one_line_whatever_is_said(text):
+    line, *rest = event({"text": text}).decode().splitlines()
+    assert rest == [""]
+    assert json.loads(line.removeprefix("data: ")) == {"text": text}
 
 
 def test_openais_own_client_completes_chats_streams_lists_and_reads_errors(served, people):

@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedpeft.serve.schema import ChatRequest, CompletionRequest, SuggestRequest
+
 GOOD = {"model": "base", "prompt": "I am", "max_tokens": 2}
 CHAT = {"model": "base", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 2}
 
@@ -177,19 +179,26 @@ def test_no_invented_token_opens_anything(served, token):
     assert served.service.tokens.find(f"fp-{token}") is None
 
 
-@settings(max_examples=60, deadline=None)
-@given(
-    st.recursive(
-        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12),
-        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
-        max_leaves=8,
-    ),
-    st.sampled_from(["model", "prompt", "stop", "stream", "stream_options", "temperature", "logit_bias", "n", "seed"]),
+BODIES = {
+    "/v1/completions": GOOD,
+    "/v1/chat/completions": CHAT,
+    "/v1/suggest": {"model": "base", "text": "I am ", "count": 1},
+}
+FIELDS = sorted(
+    {*CompletionRequest.model_fields, *ChatRequest.model_fields, *SuggestRequest.model_fields, "tools", "\ud7ff"}
 )
-def test_whatever_a_field_holds_the_service_answers_or_refuses_and_never_fails(served, value, field):
-    body = json.dumps(GOOD | {field: value}).encode()
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=90, deadline=None)
+@given(value=JSON, field=st.sampled_from(FIELDS), path=st.sampled_from(sorted(BODIES)))
+def test_whatever_a_field_holds_the_service_answers_or_refuses_and_never_fails(served, value, field, path):
     with served.client("both") as client:
-        response = client.post("/v1/completions", content=body)
+        response = client.post(path, content=json.dumps(BODIES[path] | {field: value}).encode())
     assert response.status_code in (200, 400, 404), response.text
 
 
