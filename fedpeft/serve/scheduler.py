@@ -136,9 +136,8 @@ class Scheduler:
             job.read += len(piece)
             budget -= len(piece)
             if not job.unread:
-                self._reading = None
                 self._rows.seat(job.row)
-                self._seated[job.row] = job
+                self._seated[job.row], self._reading = job, None
                 self._hear(job, logits)
 
     def _next(self) -> Job | None:

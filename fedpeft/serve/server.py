@@ -104,6 +104,7 @@ def configuration(api: Api, certfile: Path | None = None, keyfile: Path | None =
         server_header=False,
         proxy_headers=False,
         lifespan="on",
+        http="h11",
         ws="none",
         limit_concurrency=_CONNECTIONS + 4 * api.service.limits.queue,
         timeout_keep_alive=_KEEP_ALIVE_S,

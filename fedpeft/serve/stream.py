@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
@@ -42,7 +42,7 @@ class EventStream(StreamingResponse):
         try:
             async with asyncio.timeout(self._timeout):
                 await super().__call__(scope, receive, send)
-        except TimeoutError:
+        except (TimeoutError, ClientDisconnect):
             return
         finally:
             for action in self._release:

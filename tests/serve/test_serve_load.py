@@ -128,6 +128,17 @@ def _impatient(running) -> None:
     httpx.post(f"{running.url}/v1/completions", json=body, headers=headers, timeout=0.3)
 
 
+def test_a_stream_that_waits_is_forgotten_when_its_client_goes(slow, people, streams, wait):
+    running = slow(slots=1)
+    hold(running, people.endless, streams)
+    assert wait(lambda: gauge(running, "fedpeft_rows") == 1)
+    waiting = hold(running, "person63", streams)
+    assert wait(lambda: gauge(running, "fedpeft_waiting") == 1)
+    waiting.close()
+    assert wait(lambda: gauge(running, "fedpeft_waiting") == 0, 5)
+    assert gauge(running, "fedpeft_rows") == 1
+
+
 def test_an_answer_that_takes_too_long_is_given_up(slow, people):
     running = slow(timeout_s=0.3)
     whole = running.post(people.endless, "/v1/completions", **ENDLESS | {"model": people.endless, "stream": False})
