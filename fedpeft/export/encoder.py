@@ -25,7 +25,7 @@ from fedpeft.errors import BaseError
 from fedpeft.export.encoder_head import BIAS, WEIGHT, Head
 from fedpeft.export.encoder_pool import Pooled
 from fedpeft.export.options import ExportOptions, Pooling
-from fedpeft.export.torch_sites import Grafted, add_sites
+from fedpeft.export.torch_sites import Grafted, add_sites, linear_layers
 from fedpeft.export.torch_trace import Traced, trace
 
 _UNLIMITED = 1 << 20
@@ -60,7 +60,7 @@ def trace_encoder(base: Base, options: ExportOptions) -> tuple[ir.Model, Grafted
         # Biases of the head's inner layers have sites of their own, whatever else is wanted.
         options = replace(options, sites=options.sites | {"lora", "bias"})
     model = trace(base, f"encoder-{pooling}", lambda: _describe(base, head, pooling))
-    graph = add_sites(model, options, "model")
+    graph = add_sites(model, options, "model", linear_layers(base.model), {head.last})
     (pooled,) = model.graph.outputs
     hidden = pooled.shape[-1] if pooled.shape is not None else None
     if not isinstance(hidden, int):

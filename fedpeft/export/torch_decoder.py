@@ -18,7 +18,7 @@ from fedpeft.base import Base
 from fedpeft.errors import BaseError
 from fedpeft.export.llama import Dimensions
 from fedpeft.export.options import ExportOptions
-from fedpeft.export.torch_sites import Grafted, add_sites
+from fedpeft.export.torch_sites import Grafted, add_sites, linear_layers
 from fedpeft.export.torch_trace import Traced, trace
 
 
@@ -48,7 +48,7 @@ def trace_decoder(base: Base, options: ExportOptions) -> tuple[ir.Model, Grafted
     d = _dimensions(base)
     model = trace(base, "decoder", lambda: _describe(base, d))
     head = _head(base)
-    graph = add_sites(model, options, "model", {head} if head else ())
+    graph = add_sites(model, options, "model", linear_layers(base.model), {head} if head else ())
     return model, graph, d
 
 

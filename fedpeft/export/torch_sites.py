@@ -16,11 +16,14 @@ import numpy as np
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 from numpy.typing import NDArray
+from torch import nn
 
 from fedpeft.errors import BaseError, ScenarioError
 from fedpeft.export.graph import Dimensions, Graph
 from fedpeft.export.options import ExportOptions
 from fedpeft.export.places import linear, shifted
+from fedpeft.export.torch_trace import constant_matrix
+from fedpeft.methods.layout import LINEAR
 
 SUPPORTED = frozenset({"lora", "scale", "bias"})
 """Kinds of sites that can be added to any traced graph; bottlenecks and prompts need the architecture to be known."""
@@ -76,6 +79,13 @@ class _Initializers:
         return array
 
 
+def linear_layers(model: nn.Module) -> set[str]:
+    """Return the names of a model's linear layers, those under an adapter by their own."""
+    return {
+        n.removesuffix(".base_layer") for n, m in model.named_modules() if isinstance(m, LINEAR) and ".lora_" not in n
+    }
+
+
 class Grafted(Graph):
     """Nodes and sites that are put into a graph which is there already."""
 
@@ -108,7 +118,9 @@ class Grafted(Graph):
         self._tape = type(self._tape)()
 
 
-def add_sites(model: ir.Model, options: ExportOptions, root: str, leave: Collection[str] = ()) -> Grafted:
+def add_sites(
+    model: ir.Model, options: ExportOptions, root: str, layers: Collection[str], leave: Collection[str] = ()
+) -> Grafted:
     """Give every linear layer of a traced graph its sites.
 
     Parameters
@@ -118,6 +130,8 @@ def add_sites(model: ir.Model, options: ExportOptions, root: str, leave: Collect
     options : ExportOptions
     root : str
         Where the model hangs in the wrapper that was traced; names of sites do not hold it.
+    layers : collection of str
+        The linear layers that the model has in torch, to miss none.
     leave : collection of str
         Modules that are no layers of the network, such as the head of a language model.
 
@@ -131,7 +145,7 @@ def add_sites(model: ir.Model, options: ExportOptions, root: str, leave: Collect
     ScenarioError
         When a kind of sites, or rows of adapters, cannot be added here.
     BaseError
-        When there is no linear layer.
+        When there is no linear layer, or one that runs was traced as something else.
     """
     if beyond := sorted(options.sites - SUPPORTED):
         remedy = f"leave {beyond[0]} out: this architecture is traced, and has {', '.join(sorted(SUPPORTED))}"
@@ -141,6 +155,9 @@ def add_sites(model: ir.Model, options: ExportOptions, root: str, leave: Collect
     found = [one for one in _linears(model, root) if one.module not in leave]
     if not found:
         raise BaseError("base", "a graph without linear layers", "an architecture of linear layers")
+    running = {_module(node, root) for node in model.graph}
+    if missed := sorted(running & set(layers) - set(leave) - {one.module for one in found}):
+        raise BaseError(f"base layer {missed[0]}", "traced as something else", "a product with its weight")
     graph = Grafted(_Initializers(found), options.variant, options.sites)
     for one in found:
         x = one.node.inputs[0]
@@ -174,15 +191,16 @@ def _linears(model: ir.Model, root: str) -> Iterator[_Linear]:
     for node in list(model.graph):
         if (node.domain, node.op_type) not in {("", "MatMul"), ("", "Gemm")}:
             continue
-        weight, module = node.inputs[1], _module(node, root)
-        if weight is None or not weight.is_initializer() or not module:
+        matrix, module = constant_matrix(node.inputs[1]), _module(node, root)
+        if matrix is None or not module:
             continue
+        weight, flipped = matrix
         if node.op_type == "Gemm":
-            flipped = bool(node.attributes.get_int("transB", 0))
+            flipped ^= bool(node.attributes.get_int("transB", 0))
             yield _Linear(module, node, weight, flipped, (*node.inputs, None)[2], node.outputs[0])
             continue
         bias, output = _bias(node, module, root)
-        yield _Linear(module, node, weight, False, bias, output)
+        yield _Linear(module, node, weight, flipped, bias, output)
 
 
 def _bias(node: ir.Node, module: str, root: str) -> tuple[ir.Value | None, ir.Value]:

@@ -38,7 +38,7 @@ CONFIG = "config.json"
 _BESIDE = ("_name_or_path", "transformers_version", "id2label", "label2id")
 """What a configuration says that the graph does not hang on: where it lies, and the labels of a head that it lacks."""
 
-_LAYOUT = 1
+_LAYOUT = 2
 """Raised when a wrapper changes what it computes: graphs kept before are then traced again."""
 
 
@@ -137,35 +137,45 @@ def _traced(base: Base, traced: Traced) -> ir.Model:
     return found
 
 
+def constant_matrix(value: ir.Value | None) -> tuple[ir.Value, bool] | None:
+    """Return the constant that a value is, and whether it is its transpose; None for all that is computed.
+
+    Torch folds transposes into weights, but not into one that something else reads too.
+    """
+    if value is None or value.const_value is not None:
+        return None if value is None else (value, False)
+    node = value.producer()
+    source = node.inputs[0] if node is not None and node.op_type == "Transpose" else None
+    return (source, True) if source is not None and source.const_value is not None else None
+
+
 def _tie(model: ir.Model) -> None:
     """Let a tied head read the embedding table itself; traced, it has a transposed copy of its own."""
-    tables = {node.inputs[0] for node in model.graph if node.op_type == "Gather"}
+    tables = [table for node in model.graph if node.op_type == "Gather" and (table := node.inputs[0]) is not None]
     for node in list(model.graph):
-        head = node.inputs[1] if node.op_type == "MatMul" else None
-        if head is None or head.const_value is None or head.shape is None:
+        matrix = constant_matrix(node.inputs[1]) if node.op_type == "MatMul" else None
+        table = next((t for t in tables if matrix and _is_transpose(t, *matrix)), None)
+        if table is None:
             continue
-        for table in tables:
-            if table is None or table.const_value is None or table.shape is None:
-                continue
-            if table.shape[::-1] == head.shape[:] and np.array_equal(
-                table.const_value.numpy().T, head.const_value.numpy()
-            ):
-                tied = ir.node(
-                    "FusedMatMul",
-                    [node.inputs[0], table],
-                    {"transB": 1},
-                    domain=CONTRIB,
-                    metadata_props=dict(node.metadata_props),
-                )
-                model.graph.insert_before(node, tied)
-                old, new = node.outputs[0], tied.outputs[0]
-                new.type, new.shape = old.type, old.shape
-                name = old.name
-                old.replace_all_uses_with(new, replace_graph_outputs=True)
-                model.graph.remove(node, safe=True)
-                new.name = name
-                break
+        scopes, x = dict(node.metadata_props), node.inputs[0]
+        tied = ir.node("FusedMatMul", [x, table], {"transB": 1}, domain=CONTRIB, metadata_props=scopes)
+        model.graph.insert_before(node, tied)
+        old, new = node.outputs[0], tied.outputs[0]
+        new.type, new.shape = old.type, old.shape
+        name = old.name
+        old.replace_all_uses_with(new, replace_graph_outputs=True)
+        model.graph.remove(node, safe=True)
+        new.name = name
     passes.RemoveUnusedNodesPass()(model)
+
+
+def _is_transpose(table: ir.Value, matrix: ir.Value, flipped: bool) -> bool:
+    if table.const_value is None or matrix.const_value is None:
+        return False
+    if flipped or matrix is table:
+        return flipped and matrix is table
+    first, second = table.const_value, matrix.const_value
+    return tuple(first.shape)[::-1] == tuple(second.shape) and np.array_equal(first.numpy().T, second.numpy())
 
 
 @contextmanager
