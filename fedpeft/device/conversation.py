@@ -41,6 +41,11 @@ class Conversation:
         That has read nothing.
     adapter : LoadedAdapter, optional
         The same as the memory's.
+
+    Attributes
+    ----------
+    reused : int
+        Tokens that the last run did not read again.
     """
 
     def __init__(

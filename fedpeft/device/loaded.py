@@ -62,12 +62,17 @@ class LoadedAdapter:
 
     def __post_init__(self) -> None:
         if self.copy is not None:
-            weakref.finalize(self, _remove, self.copy)
+            weakref.finalize(self, _remove_own, self.copy, os.getpid())
 
     @property
     def owner(self) -> str:
         """Whose adapter it is."""
         return self.manifest.name
+
+    @property
+    def whole(self) -> bool:
+        """Whether its private copy is still there; systems clean their temporary folders now and then."""
+        return self.copy is None or self.copy.exists()
 
     @property
     def prompt(self) -> int:
@@ -84,10 +89,19 @@ class LoadedAdapter:
         """Return the numbers of every site as OrtValues.
 
         They are read once for all who hold them at a time and are memory of the process, which the adapter itself is
-        not.
+        not. Arrays that are views of them do not keep them.
+
+        Raises
+        ------
+        BundleError
+            When the private copy was removed from the temporary folder.
         """
         known = self._read[-1]() if self._read else None
         if known is None:
+            if not self.whole:
+                raise BundleError(
+                    f"adapter of {self.owner}", "no private copy any more", f"{self.copy}", "load it again"
+                )
             known = Tensors(_parameters(self.copy) if self.copy is not None else {})
             self._read[:] = [weakref.ref(known)]
         return known
@@ -227,6 +241,12 @@ def _slim(manifest: Manifest) -> Manifest:
 @lru_cache(maxsize=256)
 def _shared(tensors: Iterable[tuple[str, Shape]]) -> Mapping[str, Shape]:
     return MappingProxyType(dict(tensors))
+
+
+def _remove_own(path: Path, process: int) -> None:
+    """Remove a file that this process made; a forked child drops its adapters, and its parent keeps its own."""
+    if os.getpid() == process:
+        _remove(path)
 
 
 def _remove(path: Path) -> None:

@@ -57,7 +57,7 @@ class Shelf:
         stamp = _stamp(key)
         with self._lock:
             kept = self._kept.get(key)
-            if kept is not None and stamp and kept[0] == stamp:
+            if kept is not None and stamp and kept[0] == stamp and kept[1].whole:
                 self._kept.move_to_end(key)
                 return kept[1]
             self._kept.pop(key, None)

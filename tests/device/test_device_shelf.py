@@ -1,6 +1,7 @@
 """Adapters that were loaded are there at once, as long as their bundle is what it was."""
 
 import gc
+import os
 import shutil
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -104,3 +105,26 @@ def test_tensors_are_read_once_for_all_who_hold_them_and_not_kept_for_nobody(ada
     del first, second
     gc.collect()
     assert ada._read[-1]() is None
+
+
+def test_an_adapter_whose_private_copy_was_cleaned_away_says_so_and_is_loaded_again(small, ada_copy, ada):
+    adapter = small.load(ada_copy)
+    adapter.copy.unlink()
+    assert np.array_equal(small.logits(IDS, adapter), small.logits(IDS, ada))
+    with pytest.raises(BundleError, match="load it again"):
+        small.converse(adapter)
+    again = small.load(ada_copy)
+    assert again is not adapter
+    assert next(small.generate(IDS, again, ends=())) == next(small.generate(IDS, ada, ends=()))
+
+
+def test_a_forked_child_leaves_its_parents_copies_alone(small, ada_copy):
+    adapter = small.load(ada_copy)
+    child = os.fork()
+    if not child:
+        small._shelf._kept.clear()
+        del adapter
+        gc.collect()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert adapter.whole and adapter.tensors()
