@@ -69,12 +69,17 @@ def test_an_adapter_s_private_copy_is_closed_to_others_and_goes_with_it(small, a
     assert not copy.exists()
 
 
-def test_a_refused_adapter_leaves_no_copy(small, ada_copy):
-    before = set(Path(tempfile.gettempdir()).glob("fedpeft-*"))
+def test_a_refused_adapter_leaves_no_copy(small, ada_copy, tmp_path, monkeypatch):
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    content = bytearray((ada_copy / "adapter.onnx_adapter").read_bytes())
     (ada_copy / "adapter.onnx_adapter").write_bytes(b"?")
     with pytest.raises(BundleError):
         small.load(ada_copy)
-    assert set(Path(tempfile.gettempdir()).glob("fedpeft-*")) <= before
+    assert not list((tmp_path / "temporary").iterdir())
+    (ada_copy / "adapter.onnx_adapter").write_bytes(content)
+    adapter = small.load(ada_copy)
+    assert list((tmp_path / "temporary").iterdir()) == [adapter.copy]
 
 
 def test_many_threads_get_the_adapter_they_asked_for(run, tmp_path):
