@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from fedpeft.device.bundle import Bundle
 from fedpeft.device.folders import LATEST, NOBODY, base_folder, find_run, rows_folder, users
 from fedpeft.errors import RunError, ServeError, nearest
 from fedpeft.serve.bases import stale
@@ -175,6 +176,10 @@ def _require_bases(run: Path) -> None:
     """Make the base for serving if it is not there, or not like the base."""
     if not base_folder(run).is_dir():
         raise RunError("base bundle", "none", f"{base_folder(run)}", "export the run first: `fedpeft export`")
+    manifest = Bundle.open(base_folder(run), "base").manifest
+    if manifest.decoder is None or manifest.precision == "dynamic-int8":
+        kind = "an encoder" if manifest.decoder is None else manifest.precision
+        raise RunError("base bundle", kind, "a decoder in float32, int8 or int4", "`fedpeft classify` runs an encoder")
     if not stale(run):
         return
     if find_spec("torch") is None:

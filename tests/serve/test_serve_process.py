@@ -22,7 +22,10 @@ from cryptography.x509.oid import NameOID
 
 from fedpeft.base import load_base
 from fedpeft.cli.app import main
+from fedpeft.device import Bundle
+from fedpeft.device.bundle import seal
 from fedpeft.device.folders import base_folder
+from fedpeft.device.manifest import EncoderFacts
 from fedpeft.export import export_base
 from fedpeft.export.options import ExportOptions
 from fedpeft.export.rows import export_rows
@@ -30,6 +33,7 @@ from fedpeft.export.run import signing_key
 from fedpeft.serve.bases import stale
 from fedpeft.serve.limits import Limits
 from fedpeft.serve.service import Service
+from fedpeft.signing.signature import SigningKey
 
 ADDRESS = re.compile(r"at (https?://\S+)/v1")
 
@@ -158,6 +162,20 @@ def test_a_run_without_a_base_is_told_what_to_do(run, capsys):
     code, _, err = run_command(capsys, "--run", str(run))
     assert code == 2
     assert "fedpeft export" in err
+
+
+@pytest.mark.parametrize("change", ["encoder", "dynamic-int8"])
+def test_a_base_that_no_batch_of_rows_can_run_is_refused_before_anything_is_exported(run, capsys, change):
+    folder, key = run / "device" / "base", SigningKey.from_private_bytes(bytes(32))
+    manifest = Bundle.open(folder, "base").manifest
+    facts = EncoderFacts(context=8, vocabulary=9, hidden=4, pad=0)
+    changes = {"decoder": None, "encoder": facts} if change == "encoder" else {"precision": change}
+    seal(folder, manifest.model_copy(update=changes), key)
+    shutil.rmtree(run / "device" / "base-rows")
+    code, _, err = run_command(capsys, "--run", str(run))
+    assert code == 2
+    assert change in err
+    assert not (run / "device" / "base-rows").exists()
 
 
 def test_without_torch_a_run_without_a_base_for_serving_is_told_what_to_do(run, capsys, monkeypatch):
