@@ -47,6 +47,17 @@ def test_a_text_that_grows_and_shrinks_is_read_as_if_it_were_new(page: Page, ref
         assert [p for _, p in found] == pytest.approx([p for _, p in expected], abs=1e-4), text
 
 
+def test_a_text_longer_than_the_context_loses_the_same_beginning(page: Page, reference: Reference) -> None:
+    chosen(page, "ada")
+    long = "We could maybe go to the beach, or not. " * 60
+    assert len(reference.runtime.text.encode(long)) > reference.runtime.context
+    for text in (long, long + "I think ", long + "I think that we sh"):
+        expected = reference.suggest(text, "ada")
+        found = typed(page, text)
+        assert [word for word, _ in found] == [word for word, _ in expected]
+        assert [p for _, p in found] == pytest.approx([p for _, p in expected], abs=1e-4)
+
+
 def test_people_differ_from_each_other_and_from_the_base_and_switching_back_gives_the_same(page: Page) -> None:
     words = {}
     typed(page, "I think ")

@@ -49,7 +49,7 @@ export class Engine {
 }
 
 /** Run one call at a time; of those that arrive meanwhile only the last one counts. */
-export function latest<T>(run: (take: T) => Promise<void>): (take: T) => void {
+export function latest<T>(run: (take: T) => Promise<void>, failed: (error: unknown) => void): (take: T) => void {
   let busy = false;
   let next: { take: T } | null = null;
   return async (take) => {
@@ -60,7 +60,7 @@ export function latest<T>(run: (take: T) => Promise<void>): (take: T) => void {
       while (next) {
         const { take: now }: { take: T } = next;
         next = null;
-        await run(now);
+        await run(now).catch(failed);
       }
     } finally {
       busy = false;

@@ -32,7 +32,8 @@ export class Runtime {
     this.voices.set(NOBODY, voice(decoder, nothing, new Map()));
   }
 
-  static async load(source: Source, trusted: ReadonlySet<string>): Promise<Runtime> {
+  /** Load a base; `starting` is called when its files are there and the engine is about to be fetched. */
+  static async load(source: Source, trusted: ReadonlySet<string>, starting: () => void): Promise<Runtime> {
     const bundle = await Bundle.open("base", source, "base", trusted);
     const { manifest } = bundle;
     if (!manifest.decoder) throw new Refused("base", "an encoder", "a decoder, which can suggest words");
@@ -41,6 +42,7 @@ export class Runtime {
     }
     const [graph, tokenizer] = await Promise.all([bundle.read(GRAPH), bundle.read(TOKENIZER)]);
     const weights = manifest.files.has(WEIGHTS) ? await bundle.read(WEIGHTS) : null;
+    starting();
     const decoder = await Decoder.load(graph, weights, manifest.decoder, manifest.tensors.keys());
     return new Runtime(manifest, decoder, new Words(new Text(tokenizer, manifest.decoder)));
   }

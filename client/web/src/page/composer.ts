@@ -89,6 +89,7 @@ export class Composer {
   }
 
   private key(event: KeyboardEvent): void {
+    if (event.isComposing) return; // the keys are an input method's, as for Japanese
     const number = event.altKey ? Number(/^Digit([1-9])$/.exec(event.code)?.[1] ?? 0) : 0;
     if (event.key === "Escape") {
       this.mayLeave = true;

@@ -45,7 +45,7 @@ const suggest = latest(async (now: Asked) => {
   performance.measure("suggest", { start: since, duration: ms });
   spent.value = `${ms.toFixed(0)} ms`;
   facts.time(ms);
-});
+}, failed);
 
 const compare = latest(async (text: string) => {
   for (const who of people.names) {
@@ -54,7 +54,7 @@ const compare = latest(async (text: string) => {
     if (text === composer.text) voices.show(who, words, who === people.who);
   }
   facts.requests((await requests()) - requestsBefore);
-});
+}, failed);
 
 function changed(): void {
   composer.outdated();
@@ -69,7 +69,7 @@ let finishing = false;
 async function finish(): Promise<void> {
   if (finishing) return;
   composer.busy((finishing = true));
-  await write(composer.text).finally(() => composer.busy((finishing = false)));
+  await write(composer.text).catch(failed).finally(() => composer.busy((finishing = false)));
 }
 
 /** Put what follows into the message as it comes; whoever types meanwhile has the last word. */
@@ -98,10 +98,17 @@ async function add(name: string, files?: ReadonlyMap<string, Blob>): Promise<voi
   }
 }
 
+function failed(error: unknown): void {
+  say(`No words: ${reasonOf(error)}`);
+}
+
 function refuse(name: string, error: unknown): void {
-  const reason = error instanceof Error ? error.message : String(error);
-  found("refused", HTMLUListElement).append(made("li", {}, made("strong", { textContent: `${name} ` }), reason));
+  found("refused", HTMLUListElement).append(made("li", {}, made("strong", { textContent: `${name} ` }), reasonOf(error)));
   say(`${name} was refused.`);
+}
+
+function reasonOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
 }
 
 function arrived(what: string, bytes: number, of: number): void {
