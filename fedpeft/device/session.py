@@ -118,6 +118,7 @@ def _prepacked(bundle: Bundle, device: Device, store: Path) -> Path:
             raise BundleError("prepacked", str(store), "a folder that only you can change", "chmod 700 it")
         folder = store / f"{base}-{_digest([ort.__version__, _processor()])}"
         if not _whole(folder):
+            shutil.rmtree(folder, ignore_errors=True)
             _make(bundle, device, folder)
             for other in store.glob(f"{base}-*"):
                 if other != folder:
@@ -141,8 +142,11 @@ def _make(bundle: Bundle, device: Device, folder: Path) -> None:
         _load(bundle.folder / GRAPH, options)
         made = {name: file.model_dump() for name, file in hash_files(draft).items()}
         (draft / _SEAL).write_text(json.dumps(made), encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
-        draft.rename(folder)
+        try:
+            draft.rename(folder)
+        except OSError:
+            if not _whole(folder):  # another process was quicker, and made the same
+                raise
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 

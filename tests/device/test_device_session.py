@@ -84,6 +84,19 @@ def test_a_prepacked_graph_that_cannot_be_written_leaves_nothing(int4, tmp_path,
     assert not made(tmp_path / "packed")
 
 
+def test_two_processes_that_start_at_once_both_get_a_whole_graph(int4, tmp_path):
+    script = (
+        "import sys; from pathlib import Path; from fedpeft.device import Runtime; "
+        "print(Runtime(Path(sys.argv[1]), prepacked=Path(sys.argv[2])).logits([1, 3, 300]).argmax(-1).tolist())"
+    )
+    command = [sys.executable, "-c", script, str(int4), str(tmp_path / "packed")]
+    started = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    ended = [process.communicate() for process in started]
+    expected = str(Runtime(int4).logits([1, 3, 300]).argmax(-1).tolist())
+    assert [out.strip() for out, _ in ended] == [expected] * 3, ended
+    assert len(made(tmp_path / "packed")) == 1
+
+
 def test_a_place_that_others_can_write_to_is_no_place_for_a_prepacked_graph(int4, tmp_path):
     (tmp_path / "open").mkdir()
     (tmp_path / "open").chmod(0o777)
