@@ -9,6 +9,7 @@ import pytest
 from conftest import PEOPLE, Reference, chosen, opened, serve, settled, shown, typed
 from playwright.sync_api import Browser, Page, expect
 
+from fedpeft.device.archive import pack
 from fedpeft.device.folders import adapter_folder
 from fedpeft.web import Server
 
@@ -182,6 +183,10 @@ def test_an_adapter_on_the_persons_own_disk_can_be_opened(
     expect(page.locator("#refused")).to_contain_text("adapter.onnx_adapter too")
     page.locator("#open").set_input_files(sorted(folder.iterdir()))
     expect(page.locator("#who-bob")).to_be_checked()
+    pack(adapter_folder(run, "dan"), site_copy / "dan.fedpeft")
+    page.locator("#open").set_input_files(site_copy / "dan.fedpeft")
+    expect(page.locator("#who-dan")).to_be_checked()
+    chosen(page, "bob")
     assert [w for w, _ in typed(page, "I think ")] == [w for w, _ in reference.suggest("I think ", "bob")]
     context.close()
     next(serving, None)

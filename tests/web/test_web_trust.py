@@ -6,11 +6,13 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import pytest
 from conftest import chosen, opened, random_adapter, typed
 from playwright.sync_api import Browser, Page, expect
 
+from fedpeft.device.archive import pack
 from fedpeft.device.bundle import hash_files, seal
 from fedpeft.device.folders import adapter_folder
 from fedpeft.device.manifest import Manifest
@@ -102,6 +104,50 @@ def test_an_adapter_that_is_not_what_it_should_be_is_refused(
     expect(page.locator("#who-eve")).to_be_checked()
     assert typed(page, "I think  ")[0] != []
     assert typed(page, "I think ") == words
+
+
+def bomb(path: Path, whole: Path) -> str:
+    with ZipFile(path, "w", ZIP_DEFLATED) as zipped:
+        zipped.writestr("manifest.json", bytes(64 << 20))
+    return "more than it should hold"
+
+
+def climbing(path: Path, whole: Path) -> str:
+    with ZipFile(path, "w") as zipped:
+        zipped.writestr("../manifest.json", b"{}")
+    return "a plain name"
+
+
+def crowded(path: Path, whole: Path) -> str:
+    with ZipFile(path, "w") as zipped:
+        for i in range(17):
+            zipped.writestr(f"file{i}", b"")
+    return "at most 16"
+
+
+def cut_off(path: Path, whole: Path) -> str:
+    path.write_bytes(whole.read_bytes()[:-30])
+    return "a zip file"
+
+
+def garbled(path: Path, whole: Path) -> str:
+    content = bytearray(whole.read_bytes())
+    content[60:90] = bytes(30)
+    path.write_bytes(content)
+    return "expected"
+
+
+@pytest.mark.parametrize("damage", [bomb, climbing, crowded, cut_off, garbled])
+def test_a_hostile_archive_is_refused(
+    damage: Callable[[Path, Path], str], page: Page, run: Path, tmp_path: Path
+) -> None:
+    pack(adapter_folder(run, "ada"), tmp_path / "whole.zip")
+    before = page.locator("#refused li").count()
+    reason = damage(tmp_path / "damaged.zip", tmp_path / "whole.zip")
+    page.locator("#open").set_input_files(tmp_path / "damaged.zip")
+    expect(page.locator("#refused li")).to_have_count(before + 1)
+    expect(page.locator("#refused li").last).to_contain_text(reason)
+    assert len(typed(page, "I think ")) == 3
 
 
 def test_what_a_site_offers_and_is_refused_does_not_keep_the_others_from_working(

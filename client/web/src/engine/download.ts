@@ -1,4 +1,5 @@
 /** Files of a bundle from the page's own server or from the person's disk; nothing else is ever asked for. */
+import { isArchive, unpack } from "../bundle/archive";
 import { joined } from "../bundle/encoding";
 import type { Source } from "../bundle/bundle";
 import { Refused } from "../refused";
@@ -32,8 +33,11 @@ export function fromSite(folder: string, progress?: Progress): Source {
   return (name, digest) => download(`${folder}/${name}${digest ? `?sha256=${digest}` : ""}`, progress);
 }
 
-/** Read a bundle that a person chose from their own disk. */
-export function fromDisk(files: ReadonlyMap<string, Blob>): Source {
+/** Read a bundle that a person chose from their own disk: its files, or one archive of them. */
+export async function fromDisk(chosen: ReadonlyMap<string, Blob>): Promise<Source> {
+  const [only] = chosen.size === 1 ? chosen.values() : [];
+  const content = only && new Uint8Array(await only.arrayBuffer());
+  const files = content && isArchive(content) ? await unpack(content) : chosen;
   return async (name) => {
     const file = files.get(name);
     if (!file) throw new Refused("chosen files", [...files.keys()].join(", ") || "none", `${name} too`);

@@ -29,7 +29,7 @@ const answers: Answers = {
     return { base, people: site.people, engine: engineBytes() };
   },
   async add({ name, files }) {
-    const source = files ? fromDisk(files) : fromSite(`${root}/adapters/${encodeURIComponent(name)}`, told(name));
+    const source = files ? await fromDisk(files) : fromSite(`${root}/adapters/${encodeURIComponent(name)}`, told(name));
     const manifest = await loaded().add(name, source);
     if (!files && manifest.name !== name) throw new Refused(`adapter of ${name}`, `${manifest.name}'s`, `${name}'s`);
     const bytes = ["adapter.onnx_adapter", "prefix.onnx_adapter"].reduce(
