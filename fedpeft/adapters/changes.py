@@ -87,11 +87,12 @@ class _Site:
 
 def _lora(adapter: Adapter) -> Iterator[_Site]:
     tensors = {name.removeprefix(_PREFIX): tensor for name, tensor in adapter.tensors().items()}
-    magnitudes = {name: tensor for name, tensor in tensors.items() if name.endswith(_MAGNITUDE)}
+    # peft's files leave out the ".weight" that its live tensors, and so our adapters, have.
+    magnitudes = {n: tensor for n, tensor in tensors.items() if n.removesuffix(".weight").endswith(_MAGNITUDE)}
     heads = tuple(f"{module}." for module in adapter.config.get("modules_to_save") or ())
     whole = {name: tensor for name, tensor in tensors.items() if heads and name.startswith(heads)}
     for module, part in factors(_without(adapter, {*magnitudes, *whole})).items():
-        magnitude = magnitudes.get(module + _MAGNITUDE)
+        magnitude = magnitudes.get(module + _MAGNITUDE, magnitudes.get(f"{module}{_MAGNITUDE}.weight"))
         if bool(adapter.config.get("use_dora")) != (magnitude is not None):
             raise AdapterError(f"adapter module {module}", "no magnitudes", "a DoRA's lora_magnitude_vector")
         shape = (part.b.shape[0], part.a.shape[1])

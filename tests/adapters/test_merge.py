@@ -72,6 +72,18 @@ def test_what_was_merged_comes_out_to_the_bit(name, low_memory, dtype, tmp_path)
     assert bits(base) == before
 
 
+def test_a_dora_that_was_trained_here_is_merged_as_peft_would(tmp_path):
+    """Its magnitudes carry the name of the live tensor, which peft's files shorten."""
+    adapter, _ = saved(CONFIGS["dora"], tmp_path)
+    tensors = {f"{n}.weight" if n.endswith("vector") else n: t for n, t in adapter.tensors().items()}
+    assert len(set(tensors) - set(adapter.tensors())) == 4
+    schema = Schema.of({name: tensor.shape for name, tensor in tensors.items()})
+    ours, theirs = tiny(), tiny()
+    merge(ours, replace(adapter, schema=schema, vector=schema.flatten(tensors)))
+    merge(theirs, adapter)
+    assert bits(ours) == bits(theirs) != bits(tiny())
+
+
 extremes = st.floats(-(2.0**60), 2.0**60, width=32) | st.sampled_from([0.0, -0.0, 2.0**-140, 1.0])
 
 
