@@ -64,7 +64,9 @@ describe("sites", () => {
     expect(fill(new Map([["a.lora_A.weight", tensor]]), listed, sites).get("a.lora_A.weight")).toBe(tensor);
     expect(() => fill(new Map(), new Map(), sites)).toThrow("at least one");
     const wide = { shape: [4, 1], data: new Float32Array(4) };
-    expect(() => fill(new Map([["a.lora_A.weight", wide]]), new Map([["a.lora_A.weight", [4, 1]]]), sites)).toThrow("shape");
+    expect(() => fill(new Map([["a.lora_A.weight", wide]]), new Map([["a.lora_A.weight", [4, 1]]]), sites)).toThrow(
+      "shape",
+    );
     expect(() => fill(new Map([["b", tensor]]), new Map([["b", [3, 1]]]), sites)).toThrow("an input of the graph");
   });
 });

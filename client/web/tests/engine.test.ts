@@ -6,11 +6,14 @@ test("of calls that arrive while one runs only the last one counts, whether they
   const ran: number[] = [];
   const failed: string[] = [];
   let release = (): void => undefined;
-  const call = latest<number>(async (n) => {
-    ran.push(n);
-    await new Promise<void>((resolve) => (release = resolve));
-    throw new Error(`${n}`);
-  }, (error) => failed.push((error as Error).message));
+  const call = latest<number>(
+    async (n) => {
+      ran.push(n);
+      await new Promise<void>((resolve) => (release = resolve));
+      throw new Error(`${n}`);
+    },
+    (error) => failed.push((error as Error).message),
+  );
   call(1);
   call(2);
   call(3);

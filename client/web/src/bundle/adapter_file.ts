@@ -1,5 +1,5 @@
 /**
- * onnxruntime's adapter format (`adapter.onnx_adapter`), read in the browser, whose onnxruntime has no reader of its own.
+ * onnxruntime's adapter format (`adapter.onnx_adapter`), read in the browser, whose onnxruntime has no reader for it.
  *
  * It is a flatbuffer: tables whose fields are found by an offset table, every reference relative to where it lies.
  *
@@ -42,7 +42,8 @@ function read(content: Uint8Array): Map<string, Tensor> {
     const size = shape.reduce((product, length) => product * length, 1);
     const width = type === FLOAT ? 4 : type === FLOAT16 ? 2 : 0;
     if (!width) throw new Refused(`adapter tensor ${name}`, `type ${type}`, "float32 or float16");
-    if (raw.length !== size * width) throw new Refused(`adapter tensor ${name}`, `${raw.length} bytes`, `${size * width}`);
+    if (raw.length !== size * width)
+      throw new Refused(`adapter tensor ${name}`, `${raw.length} bytes`, `${size * width}`);
     found.set(name, { shape, data: type === FLOAT ? singles(raw) : halves(raw) });
   }
   return found;

@@ -81,7 +81,11 @@ function endOf(read: DataView): number {
   throw new RangeError("end");
 }
 
-async function unpackOne(content: Uint8Array<ArrayBuffer>, { name, method, packed, at }: Entry, room: number): Promise<Blob> {
+async function unpackOne(
+  content: Uint8Array<ArrayBuffer>,
+  { name, method, packed, at }: Entry,
+  room: number,
+): Promise<Blob> {
   const read = view(content);
   if (read.getUint32(at, true) !== LOCAL.mark) throw new RangeError("local entry");
   const format = METHODS.get(method);
@@ -91,7 +95,7 @@ async function unpackOne(content: Uint8Array<ArrayBuffer>, { name, method, packe
   const stored = new Blob([content.subarray(start, start + packed)]);
   const parts: Uint8Array<ArrayBuffer>[] = [];
   const stream = format ? stored.stream().pipeThrough(new DecompressionStream(format)) : stored.stream();
-  for (const reader = stream.getReader(); ; ) {
+  for (const reader = stream.getReader(); ;) {
     const { done, value } = await reader.read();
     if (done) return new Blob(parts);
     room -= value.length;

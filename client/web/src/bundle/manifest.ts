@@ -95,7 +95,10 @@ function parameters(details: unknown): number | null {
 class Reader {
   private readonly fields: Record<string, unknown>;
 
-  constructor(fields: unknown, private readonly where: string) {
+  constructor(
+    fields: unknown,
+    private readonly where: string,
+  ) {
     if (typeof fields !== "object" || fields === null || Array.isArray(fields)) {
       throw new Refused(where, fields, "an object");
     }

@@ -27,7 +27,11 @@ export function fill(
     const [place, promised] = [sites.get(name), listed.get(name)];
     if (!promised || !fits(shape, promised)) throw new Refused(`adapter tensor ${name}`, shape, "the shape listed");
     if (!place || !fits(shape, place)) {
-      throw new Refused(`adapter tensor ${name}`, shape, place ? `shape ${JSON.stringify(place)}` : "an input of the graph");
+      throw new Refused(
+        `adapter tensor ${name}`,
+        shape,
+        place ? `shape ${JSON.stringify(place)}` : "an input of the graph",
+      );
     }
     if (!data.every(Number.isFinite)) throw new Refused(`adapter tensor ${name}`, "NaN or infinity", "finite numbers");
   }

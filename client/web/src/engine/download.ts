@@ -19,7 +19,7 @@ export async function download(url: string, progress?: Progress): Promise<Uint8A
   const of = response.headers.has("content-encoding") ? 0 : Number(response.headers.get("content-length") ?? 0);
   const parts: Uint8Array[] = [];
   let bytes = 0;
-  for (const reader = response.body.getReader(); ; ) {
+  for (const reader = response.body.getReader(); ;) {
     const { done, value } = await reader.read();
     if (done) return joined(parts);
     parts.push(value);

@@ -9,7 +9,10 @@ export interface Site {
 
 export function parseSite(content: Uint8Array): Site {
   const fields = JSON.parse(new TextDecoder().decode(content)) as { trusted?: unknown; people?: unknown };
-  return { trusted: new Set(texts("trusted", fields.trusted, /^[0-9a-f]{64}$/)), people: texts("people", fields.people, NAME) };
+  return {
+    trusted: new Set(texts("trusted", fields.trusted, /^[0-9a-f]{64}$/)),
+    people: texts("people", fields.people, NAME),
+  };
 }
 
 /** A plain name: without separators or a leading dot it cannot leave the folder. */

@@ -4,7 +4,7 @@ import type { Tensor } from "../bundle/adapter_file";
 import type { DecoderFacts } from "../bundle/manifest";
 import { Refused } from "../refused";
 
-/** Keys and values of the tokens each row has read, one array per layer and part: (rows, kv_heads, length, head_dim). */
+/** Keys and values of the tokens each row has read, one array per layer and part (rows, kv_heads, length, head_dim). */
 export interface Cache {
   readonly rows: number;
   readonly length: number;

@@ -54,7 +54,8 @@ export class Runtime {
     bundle.requireBase(this.manifest.fingerprint);
     if (manifest.name === NOBODY) throw new Refused(`${where} name`, manifest.name, "a person's");
     const has = (name: string): boolean => manifest.files.has(name);
-    if (!has(ADAPTER) && !has(PREFIX)) throw new Refused(`${where} files`, [...manifest.files.keys()], `${ADAPTER} too`);
+    if (!has(ADAPTER) && !has(PREFIX))
+      throw new Refused(`${where} files`, [...manifest.files.keys()], `${ADAPTER} too`);
     const tensors = has(ADAPTER) ? readAdapterFile(await bundle.read(ADAPTER)) : new Map();
     const prefix = has(PREFIX) ? readAdapterFile(await bundle.read(PREFIX)) : new Map();
     const sites = fill(tensors, manifest.tensors, this.manifest.tensors, prefix.size > 0);

@@ -58,12 +58,19 @@ export async function suggest(
     const bound = least(found, count);
     const steps = best(beams, scores, words, target).filter((step) => step.chance > bound);
     if (!steps.length) break;
-    const pick = decoder.pick(cache, steps.map((step) => step.parent));
+    const pick = decoder.pick(
+      cache,
+      steps.map((step) => step.parent),
+    );
     beams = steps.map(({ parent, piece, chance }) => ({
       spelled: joined([beams[parent]?.spelled ?? new Uint8Array(), words.text.pieces[piece] ?? new Uint8Array()]),
       probability: chance,
     }));
-    ({ logits, cache } = await decoder.read(steps.map((step) => [step.piece]), pick, voice.filling));
+    ({ logits, cache } = await decoder.read(
+      steps.map((step) => [step.piece]),
+      pick,
+      voice.filling,
+    ));
     scores = logits.map(softmax);
     beams.forEach((beam, row) => {
       const word = finished(beam.spelled, target);

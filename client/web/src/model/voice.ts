@@ -13,7 +13,11 @@ export interface Voice {
   readonly room: number;
 }
 
-export function voice(decoder: Decoder, sites: ReadonlyMap<string, Tensor>, prefix: ReadonlyMap<string, Tensor>): Voice {
+export function voice(
+  decoder: Decoder,
+  sites: ReadonlyMap<string, Tensor>,
+  prefix: ReadonlyMap<string, Tensor>,
+): Voice {
   const { vocabulary, context } = decoder.facts;
   const prompt = sites.get("soft_prompt")?.shape[0] ?? 0;
   const start = prefix.size ? prefixed(decoder, prefix) : decoder.begin();
@@ -32,7 +36,8 @@ function prefixed(decoder: Decoder, prefix: ReadonlyMap<string, Tensor>): Cache 
   const expected = [1, kvHeads, length, headDim].join();
   const values = decoder.past.map((name) => {
     const tensor = prefix.get(name);
-    if (tensor?.shape.join() !== expected) throw new Refused(`adapter ${name}`, tensor?.shape ?? "none", `[${expected}]`);
+    if (tensor?.shape.join() !== expected)
+      throw new Refused(`adapter ${name}`, tensor?.shape ?? "none", `[${expected}]`);
     return tensor.data;
   });
   return { rows: 1, length, values };

@@ -28,8 +28,8 @@ export class Words {
   }
 
   /**
-   * Return which pieces may come after `spelled`. Until `target` is spelled: those that spell more of it, or the rest of it
-   * and more of the same word.
+   * Return which pieces may come after `spelled`. Until `target` is spelled: those that spell more of it, or the rest
+   * of it and more of the same word.
    */
   following(spelled: Uint8Array, target: Uint8Array): Pieces {
     const rest = target.subarray(spelled.length);

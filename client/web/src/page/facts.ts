@@ -5,7 +5,16 @@ import { found, made, megabytes } from "./dom";
 
 const KEPT = 50;
 /** In the order of the panel. */
-const TERMS = ["Suggestion", "Requests since loading", "Offline", "Base", "Personal", "Engine", "Fingerprint", "Signed by"] as const;
+const TERMS = [
+  "Suggestion",
+  "Requests since loading",
+  "Offline",
+  "Base",
+  "Personal",
+  "Engine",
+  "Fingerprint",
+  "Signed by",
+] as const;
 
 export class Facts {
   private readonly list = found("facts", HTMLDListElement);
@@ -43,7 +52,10 @@ export class Facts {
     this.times.push(ms);
     if (this.times.length > KEPT) this.times.shift();
     const sorted = [...this.times].sort((a, b) => a - b);
-    this.set("Suggestion", `${sorted[Math.floor(sorted.length / 2)]!.toFixed(0)} ms, the median of the last ${sorted.length}`);
+    this.set(
+      "Suggestion",
+      `${sorted[Math.floor(sorted.length / 2)]!.toFixed(0)} ms, the median of the last ${sorted.length}`,
+    );
   }
 
   offline(text: string): void {

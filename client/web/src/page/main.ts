@@ -21,7 +21,10 @@ const spent = found("spent", HTMLOutputElement);
 const facts = new Facts();
 const voices = new Voices();
 const people = new People(() => changed());
-const composer = new Composer(() => changed(), () => void finish());
+const composer = new Composer(
+  () => changed(),
+  () => void finish(),
+);
 const engine = new Engine(arrived);
 const sizes = new Map<string, number>();
 
@@ -69,7 +72,9 @@ let finishing = false;
 async function finish(): Promise<void> {
   if (finishing) return;
   composer.busy((finishing = true));
-  await write(composer.text).catch(failed).finally(() => composer.busy((finishing = false)));
+  await write(composer.text)
+    .catch(failed)
+    .finally(() => composer.busy((finishing = false)));
 }
 
 /** Put what follows into the message as it comes; whoever types meanwhile has the last word. */
@@ -82,7 +87,8 @@ async function write(prompt: string): Promise<void> {
     composer.append(part.slice(shown.length));
     shown = part;
   });
-  if (composer.text === prompt + shown && continuation.startsWith(shown)) composer.append(continuation.slice(shown.length));
+  if (composer.text === prompt + shown && continuation.startsWith(shown))
+    composer.append(continuation.slice(shown.length));
   if (!continuation) say("The message ends here.");
 }
 
@@ -103,7 +109,9 @@ function failed(error: unknown): void {
 }
 
 function refuse(name: string, error: unknown): void {
-  found("refused", HTMLUListElement).append(made("li", {}, made("strong", { textContent: `${name} ` }), reasonOf(error)));
+  found("refused", HTMLUListElement).append(
+    made("li", {}, made("strong", { textContent: `${name} ` }), reasonOf(error)),
+  );
   say(`${name} was refused.`);
 }
 
@@ -115,7 +123,8 @@ function arrived(what: string, bytes: number, of: number): void {
   sizes.set(what, bytes);
   if (of) progress.value = Math.min(1, bytes / of);
   else progress.removeAttribute("value");
-  if (!document.body.dataset["ready"]) say(`Loading the ${what}… ${megabytes([...sizes.values()].reduce((a, b) => a + b, 0))}`);
+  if (!document.body.dataset["ready"])
+    say(`Loading the ${what}… ${megabytes([...sizes.values()].reduce((a, b) => a + b, 0))}`);
 }
 
 function say(text: string): void {
@@ -145,7 +154,7 @@ async function start(): Promise<void> {
   say("Ready. Everything is computed here; nothing you write leaves this device.");
 }
 
-/** The first runs are slow: memory is claimed, and the browser has not compiled for speed yet. Nobody waits for them. */
+/** The first runs are slow: memory is claimed, the browser has not compiled for speed yet. Nobody waits for them. */
 async function warmUp(): Promise<void> {
   for (const typed of WARM_UP) await engine.call("suggest", { typed, who: NOBODY, count: COUNT });
 }
