@@ -53,7 +53,7 @@ def run(full: bool) -> Result:
     torch.set_num_threads(1)
     with TemporaryDirectory(prefix="fedpeft-bench-") as name:
         folder = Path(name)
-        person = train_person(folder / "keyboard", steps=200 if full else 40)
+        person = train_person(folder / "keyboard")
         kept = gains_kept(person)
         figures: dict[str, object] = {"parity_max_abs": parity(person)}
         llama = make_llama(folder / "llama")
