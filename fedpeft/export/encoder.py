@@ -56,6 +56,8 @@ def trace_encoder(base: Base, options: ExportOptions) -> tuple[ir.Model, Grafted
         When an option is not for traced graphs.
     """
     pooling, head = options.pooling, Head.of(base)
+    if pooling == "model":
+        head.require_linear()
     if pooling == "model" and head.layers:
         # Biases of the head's inner layers have sites of their own, whatever else is wanted.
         options = replace(options, sites=options.sites | {"lora", "bias"})

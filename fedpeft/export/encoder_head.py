@@ -39,11 +39,14 @@ class Head:
         Linear layers before it, none in most architectures.
     classes : int
         Rows of the last layer.
+    others : tuple of str
+        Modules that are no linear layers, such as a norm; a head that runs them cannot be exported.
     """
 
     last: str
     layers: tuple[str, ...]
     classes: int
+    others: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, base: Base) -> Head:
@@ -52,21 +55,28 @@ class Head:
         Raises
         ------
         BaseError
-            When it has none, or parts that are not linear layers.
+            When it has none.
         """
         names = {name.rpartition(".")[0] for name in base.head}
-        wide = []
-        for name in names:
-            weight = base.model.get_parameter(f"{name}.weight")
-            if weight.ndim != 2:
-                raise BaseError(f"base {base.name} head", name, "linear layers only", 'use pooling = "mean"')
-            if weight.shape[0] == base.labels:
-                wide.append(name)
+        shapes = {name: tuple(base.model.get_parameter(f"{name}.weight").shape) for name in names}
+        linear = {name for name, shape in shapes.items() if len(shape) == 2}
+        wide = [name for name in linear if shapes[name][0] == base.labels]
         # A layer before the last may be as wide as there are classes; the last is the one nothing of the head follows.
         ordered = [name for name, _ in base.model.named_modules() if name in wide]
         if not ordered:
             raise BaseError(f"base {base.name} head", sorted(names) or "none", f"a layer of {base.labels} classes")
-        return cls(ordered[-1], tuple(sorted(names - {ordered[-1]})), int(base.labels or 0))
+        layers, others = sorted(linear - {ordered[-1]}), sorted(names - linear)
+        return cls(ordered[-1], tuple(layers), int(base.labels or 0), tuple(others))
+
+    def require_linear(self) -> None:
+        """Refuse a head that is more than linear layers.
+
+        Raises
+        ------
+        BaseError
+        """
+        if self.others:
+            raise BaseError("base head", self.others[0], "linear layers only", 'use pooling = "mean"')
 
     def clear(self, model: nn.Module) -> None:
         """Take the last layer out of a model and set those before it to zero."""
@@ -112,11 +122,17 @@ class Head:
         return filled
 
     def divide(self, tensors: Mapping[str, NDArray[np.float32]]) -> tuple[Arrays, Arrays]:
-        """Return the tensors of an adapter that are its head's, by their names in torch, and the others as they are."""
+        """Return the tensors of an adapter that are its head's, by their names in torch, and the others as they are.
+
+        Those of parts that no exported head runs are left out.
+        """
         mine, others = Arrays(), Arrays()
         for name, tensor in tensors.items():
             plain = name.removeprefix("base_model.").removeprefix("model.")
-            of_head = plain.rpartition(".")[0] in (self.last, *self.layers)
+            owner = plain.rpartition(".")[0]
+            if owner in self.others:
+                continue
+            of_head = owner in (self.last, *self.layers)
             (mine if of_head else others)[plain if of_head else name] = tensor
         return mine, others
 

@@ -110,6 +110,10 @@ class Grafted(Graph):
 
     def put(self, model: ir.Model, after: ir.Node) -> None:
         """Move the nodes made so far into a graph, behind one of its own."""
+        taken = {node.name for node in model.graph}
+        for i, node in enumerate(self.pending):
+            if node.name in taken:  # a layer that the architecture runs several times
+                node.name = f"{node.name}.{len(taken) + i}"
         model.graph.insert_after(after, self.pending)
         for value in self._tape.initializers:
             model.graph.register_initializer(value)

@@ -9,10 +9,14 @@ import onnxruntime as ort
 import pytest
 import torch
 from transformers import (
+    AlbertConfig,
+    AlbertModel,
     BertConfig,
     BertModel,
     DistilBertConfig,
     DistilBertModel,
+    ModernBertConfig,
+    ModernBertModel,
     PreTrainedModel,
     RobertaConfig,
     RobertaModel,
@@ -21,7 +25,7 @@ from transformers import (
 from fedpeft.base import Base, load_base
 from fedpeft.device.classifier import Classifier
 from fedpeft.device.sites import neutral
-from fedpeft.errors import AdapterError, BundleError, ScenarioError
+from fedpeft.errors import AdapterError, BaseError, BundleError, ScenarioError
 from fedpeft.export import ExportOptions, export_adapter, export_base
 from fedpeft.export.fill import Ground, fill
 from fedpeft.export.fill.ground import as_adapter
@@ -42,6 +46,7 @@ TEXTS = [
 ]
 SMALL = {"vocab_size": 40, "max_position_embeddings": 64}
 BERT = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+MARKS = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3}
 ENCODERS = {
     "bert, mean": ("mean", lambda: BertModel(BertConfig(**SMALL, **BERT))),
     "bert without its pooler, mean": (
@@ -56,6 +61,14 @@ ENCODERS = {
     "roberta with a head of two layers": (
         "model",
         lambda: RobertaModel(RobertaConfig(**SMALL, **BERT, pad_token_id=0), add_pooling_layer=False),
+    ),
+    "albert, which runs one layer twice": (
+        "mean",
+        lambda: AlbertModel(AlbertConfig(**SMALL, **BERT, embedding_size=16)),
+    ),
+    "modernbert, whose head has a norm that mean pooling leaves out": (
+        "mean",
+        lambda: ModernBertModel(ModernBertConfig(**SMALL, **BERT, **MARKS)),
     ),
     "distilbert with a head of two layers": (
         "model",
@@ -122,7 +135,12 @@ def home(tmp_path_factory: pytest.TempPathFactory):
         yield
 
 
-@pytest.fixture(scope="module", params=list(ENCODERS))
+SELDOM = {name for name in ENCODERS if name.startswith(("albert", "modernbert"))}
+
+
+@pytest.fixture(
+    scope="module", params=[pytest.param(n, marks=pytest.mark.slow if n in SELDOM else ()) for n in ENCODERS]
+)
 def encoded(request: pytest.FixtureRequest, home, tmp_path_factory: pytest.TempPathFactory) -> Encoded:
     pooling, make = ENCODERS[request.param]
     folder = tmp_path_factory.mktemp("encoder")
@@ -236,3 +254,11 @@ def test_a_graph_whose_inputs_must_all_be_fed_computes_the_same_and_is_not_opene
     (logits,) = session.run(["logits"], {"input_ids": ids, "attention_mask": np.ones_like(ids), **fed})
     assert np.abs(logits - classifier.logits(TEXTS[:1], adapter)).max() <= 1e-5
     assert np.abs(logits[0] - encoded.torch_logits(TEXTS[0], vector)).max() <= 1e-4
+
+
+def test_a_head_with_a_norm_is_refused_where_it_would_run(home, tmp_path):
+    publish(tmp_path, ENCODERS["modernbert, whose head has a norm that mean pooling leaves out"][1])
+    base = load_base(str(tmp_path / "source"), "float32", labels=4)
+    with pytest.raises(BaseError, match=r"head\.norm"):
+        export_base(base, tmp_path / "out", key=KEY, options=ExportOptions(pooling="model"))
+    assert not (tmp_path / "out").exists()
