@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fedpeft.errors import FedpeftError, RunError, nearest
+from fedpeft.errors import AdapterError, BaseError, FedpeftError, RunError, nearest
 from fedpeft.export.run import export_run, obstacle
 from fedpeft.federation.client import client_app, worker_at
 from fedpeft.federation.folder import DATA, RUN, SCENARIO, RunFolder, cores
@@ -124,7 +124,7 @@ def _export(folder: RunFolder, scenario: Scenario) -> str | None:
     """Write what devices get; return why not, where a trained adapter turns out to be none that they could run."""
     try:
         export_run(folder.path)
-    except FedpeftError as error:
+    except (AdapterError, BaseError) as error:
         # The training is done and kept: `fedpeft export` says the same again, and can be told otherwise.
         return str(error)
     if scenario.export.variant == "optional" and scenario.task.kind == NextWord.kind:

@@ -23,8 +23,8 @@ def poison(worker: Worker, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[np.
     """Let one client's training end somewhere else."""
     honest = module.train
 
-    def diverging(attached: Any, slot: str, task: Any, own: Any, *more: Any) -> Any:
-        trained = honest(attached, slot, task, own, *more)
+    def diverging(attached: Any, slot: str, task: Any, own: Any, *more: Any, **named: Any) -> Any:
+        trained = honest(attached, slot, task, own, *more, **named)
         if own is worker.splits(VICTIM).train:
             attached.write(SHARED, spoil(attached.read(SHARED)))
         return trained
