@@ -28,6 +28,8 @@ VERBS = {
     "web": "Build the browser client with a run's base and adapters, and try it.",
     "adapters": "List, inspect, compose, prune, quantize and merge adapters.",
     "base": "List bases, get them ready, and say what they cost.",
+    "server": "Make a federation's keys; certify and revoke its clients.",
+    "client": "Make a device's key and have it certified.",
     "pretrain": "Make the builtin base `keyboard` from public text.",
     "bench": "Measure one published figure against a named rival.",
     "doctor": "Show versions and devices, what works here and what does not.",

@@ -12,7 +12,7 @@ from fedpeft.secagg.trust.certificate import Authority, Certificate, Enrolment
 from fedpeft.signing.keyfile import read_key, write_key
 from fedpeft.signing.signature import SigningKey, public_bytes
 
-_KEY, _CERTIFICATE = "identity.pem", "certificate.json"
+KEY, CERTIFICATE = "identity.pem", "certificate.json"
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,8 @@ class Identity:
 
     def save(self, folder: Path) -> None:
         """Write key and certificate with owner-only permissions."""
-        write_key(folder / _KEY, self.key)
-        fields = {"client": self.client, "certificate": self.certificate.to_bytes().hex()}
-        write_private(folder / _CERTIFICATE, json.dumps(fields).encode())
+        write_key(folder / KEY, self.key)
+        write_certificate(folder / CERTIFICATE, self)
 
     @classmethod
     def load(cls, folder: Path) -> Identity:
@@ -55,12 +54,18 @@ class Identity:
         ProtocolError
             When a file is missing, damaged, or open to others.
         """
-        key = read_key(folder / _KEY)
+        key = read_key(folder / KEY)
         try:
-            fields = json.loads((folder / _CERTIFICATE).read_bytes())
+            fields = json.loads((folder / CERTIFICATE).read_bytes())
             client, certificate = str(fields["client"]), bytes.fromhex(fields["certificate"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ProtocolError(
                 f"certificate file in {folder}", str(error)[:80], "a client and its certificate"
             ) from error
         return cls(client, key, Certificate.from_bytes(certificate))
+
+
+def write_certificate(path: Path, identity: Identity) -> None:
+    """Write whose certificate it is, and the certificate."""
+    fields = {"client": identity.client, "certificate": identity.certificate.to_bytes().hex()}
+    write_private(path, json.dumps(fields).encode())

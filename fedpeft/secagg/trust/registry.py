@@ -1,0 +1,185 @@
+"""The registry of a federation: its authority's key, whom it certified until when, and who was revoked.
+
+==========================  ==================================================================
+``authority.pem``           the secret key, mode 600; it belongs on no machine that aggregates
+``registry.sqlite``         every certificate that was issued
+``revocations.json``        the signed list of revoked keys, for the server and for clients
+==========================  ==================================================================
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedpeft.errors import ProtocolError, nearest
+from fedpeft.files import private_folder, write_private, write_whole
+from fedpeft.secagg.trust.certificate import Authority, Certificate, Enrolment, Revocations
+from fedpeft.signing.keyfile import read_key, write_key
+from fedpeft.signing.signature import SigningKey
+
+_KEY, _ISSUED, _REVOKED = "authority.pem", "registry.sqlite", "revocations.json"
+_TABLES = """
+CREATE TABLE IF NOT EXISTS federation (name TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS issued (
+    public BLOB PRIMARY KEY, client TEXT NOT NULL, expiry INTEGER NOT NULL, revoked INTEGER NOT NULL DEFAULT 0
+) STRICT;
+"""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A certificate that was issued.
+
+    Parameters
+    ----------
+    client : str
+    public : bytes
+    expiry : int
+        Unix seconds.
+    revoked : bool
+    """
+
+    client: str
+    public: bytes
+    expiry: int
+    revoked: bool
+
+
+class Registry:
+    """An authority and what it issued.
+
+    Parameters
+    ----------
+    folder : Path
+
+    Raises
+    ------
+    ProtocolError
+        When there is no registry, or others can read its key.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        if not (folder / _ISSUED).is_file():
+            raise ProtocolError("registry", str(folder), "a registry's folder", "make one with `fedpeft server init`")
+        with self._open() as store:
+            (name,) = store.execute("SELECT name FROM federation").fetchone()
+        self.authority = Authority(str(name), read_key(folder / _KEY))
+
+    @classmethod
+    def create(cls, folder: Path, federation: str) -> Registry:
+        """Make a registry with a new key.
+
+        Raises
+        ------
+        ProtocolError
+            When there is one already: its key is never overwritten.
+        """
+        write_key(folder / _KEY, SigningKey.generate())
+        write_private(folder / _ISSUED, b"")
+        with closing(sqlite3.connect(folder / _ISSUED)) as store, store:
+            store.executescript(_TABLES)
+            store.execute("INSERT INTO federation VALUES (?)", (federation,))
+        write_whole(folder / _REVOKED, Revocations().to_bytes())
+        return cls(folder)
+
+    def certify(self, enrolment: Enrolment, expiry: int) -> Certificate:
+        """Certify a client's key and remember it.
+
+        Raises
+        ------
+        ProtocolError
+            When the client has not shown that it holds the key, or the key was revoked.
+        """
+        certificate = self.authority.certify(enrolment, expiry)
+        if enrolment.public in self.revocations().keys:
+            raise ProtocolError(
+                f"key of {enrolment.client}", "revoked", "a new one", "ask with another --identity folder"
+            )
+        with self._open() as store:
+            row = (enrolment.public, enrolment.client, expiry)
+            store.execute("INSERT OR REPLACE INTO issued (public, client, expiry) VALUES (?, ?, ?)", row)
+        return certificate
+
+    def revoke(self, client: str) -> Revocations:
+        """Revoke all keys of a client; a new one of theirs can be certified again.
+
+        Raises
+        ------
+        ProtocolError
+            When nothing was issued to them.
+        """
+        known = {entry.client for entry in self.entries()}
+        if client not in known:
+            raise ProtocolError("client", client, "one with a certificate", nearest(client, sorted(known)))
+        with self._open() as store:
+            store.execute("UPDATE issued SET revoked = 1 WHERE client = ?", (client,))
+        keys = [entry.public for entry in self.entries() if entry.revoked]
+        listed = self.authority.revoke(self.revocations().version + 1, keys)
+        write_whole(self._folder / _REVOKED, listed.to_bytes())
+        return listed
+
+    def revocations(self) -> Revocations:
+        """Return the current list.
+
+        Raises
+        ------
+        ProtocolError
+            When it is not the authority's.
+        """
+        listed = Revocations.from_bytes((self._folder / _REVOKED).read_bytes())
+        listed.check(self.authority.public, self.authority.federation)
+        return listed
+
+    def entries(self) -> list[Entry]:
+        """Return what was issued, by client."""
+        with self._open() as store:
+            rows = store.execute("SELECT client, public, expiry, revoked FROM issued ORDER BY client, expiry")
+            return [Entry(client, public, expiry, bool(revoked)) for client, public, expiry, revoked in rows]
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        try:
+            with closing(sqlite3.connect(self._folder / _ISSUED, timeout=5)) as store, store:
+                yield store
+        except sqlite3.DatabaseError as error:
+            raise ProtocolError(f"registry {self._folder}", str(error), "a registry's database") from error
+
+
+@dataclass(frozen=True)
+class Operator:
+    """The operator's key, which signs what a run will be.
+
+    Parameters
+    ----------
+    folder : Path
+        With ``operator.pem``, mode 600.
+    """
+
+    folder: Path
+
+    @property
+    def path(self) -> Path:
+        """Where the key lies."""
+        return self.folder / "operator.pem"
+
+    def require_free(self) -> None:
+        """Refuse a folder with a key.
+
+        Raises
+        ------
+        ProtocolError
+        """
+        if self.path.exists():
+            raise ProtocolError(f"key file {self.path}", "a key", "no file yet", "choose another folder")
+
+    def create(self) -> SigningKey:
+        """Make the key; one that exists is never overwritten."""
+        private_folder(self.folder)
+        key = SigningKey.generate()
+        write_key(self.path, key)
+        return key
