@@ -12,6 +12,7 @@ import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -24,13 +25,15 @@ _SYSTEM = 0
 
 @contextmanager
 def settled(bundle: Bundle) -> Iterator[Bundle]:
-    """Yield a verified bundle that stays as it is while the block runs.
+    """Yield a verified bundle that stays as it is while the block runs, by a path that nobody can point elsewhere.
 
     Raises
     ------
     BundleError
         When it is incomplete or altered, or there is no room for a copy.
     """
+    # Whoever owns a link can point it elsewhere once the folder was judged: from here on the path has none.
+    bundle = replace(bundle, folder=bundle.folder.resolve())
     if ours_alone(bundle.folder):
         bundle.verify()
         yield bundle
@@ -51,14 +54,17 @@ def settled(bundle: Bundle) -> Iterator[Bundle]:
 
 
 def ours_alone(folder: Path) -> bool:
-    """Say whether no other account can change a folder's files: not they, nor the folder, nor what it lies in."""
-    if os.name != "posix":
+    """Say whether no other account can change a folder's files: not they, nor the folder, nor what it lies in.
+
+    Parameters
+    ----------
+    folder : Path
+        Resolved by the caller, who uses the very same path afterwards; links and relative paths are refused.
+    """
+    if os.name != "posix" or not folder.is_absolute():
         return False
-    resolved = folder.resolve()
-    inside = [resolved, *resolved.iterdir()] if resolved.is_dir() else [resolved]
-    return all(_closed(path, sticky=False) for path in inside) and all(
-        _closed(p, sticky=True) for p in resolved.parents
-    )
+    inside = [folder, *folder.iterdir()] if folder.is_dir() else [folder]
+    return all(_closed(path, sticky=False) for path in inside) and all(_closed(p, sticky=True) for p in folder.parents)
 
 
 def _closed(path: Path, *, sticky: bool) -> bool:

@@ -113,6 +113,7 @@ def _prepacked(bundle: Bundle, device: Device, store: Path) -> Path:
     listed = bundle.manifest.files
     base = _digest([listed[name].sha256 for name in sorted(listed)])
     try:
+        store = store.resolve()  # once: what is judged is what is used, wherever a link points later
         private_folder(store)
         if not ours_alone(store):
             raise BundleError("prepacked", str(store), "a folder that only you can change", "chmod 700 it")

@@ -15,8 +15,7 @@ from fedpeft.device import session as session_module
 from fedpeft.device.private import ours_alone, settled
 from fedpeft.errors import BundleError, FedpeftError
 from fedpeft.export import ExportOptions, export_base
-
-from conftest import KEY  # isort: skip
+from tests.device.conftest import KEY
 
 IDS = [1, 3, 300, 400]
 
@@ -147,6 +146,28 @@ def test_a_folder_is_ours_alone_only_if_nobody_else_can_change_what_is_in_it(bas
     tmp_path.chmod(0o700)
     (base_copy / "link").symlink_to("/etc/hostname")
     assert not ours_alone(base_copy)
+
+
+def test_a_base_reached_by_a_link_is_proven_and_loaded_where_the_link_pointed_when_it_was_judged(base_copy, tmp_path):
+    link = tmp_path / "link"
+    link.symlink_to(base_copy)
+    assert not ours_alone(link) and not ours_alone(link / ".." / "base")
+    with settled(Bundle.open(link, "base")) as bundle:
+        link.unlink()
+        link.symlink_to("/nowhere")
+        assert bundle.folder == base_copy.resolve()
+        bundle.verify()
+
+
+def test_a_prepacked_graph_is_kept_where_the_link_to_its_place_points(int4, tmp_path, monkeypatch):
+    (tmp_path / "real").mkdir(mode=0o700)
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    opened = []
+    load = session_module._load
+    monkeypatch.setattr(session_module, "_load", lambda path, options: opened.append(path) or load(path, options))
+    Runtime(int4, prepacked=tmp_path / "link")
+    (name,) = made(tmp_path / "real")
+    assert opened[-1] == (tmp_path / "real" / name / "model.onnx").resolve()
 
 
 def test_a_base_that_others_could_change_is_hashed_and_loaded_from_a_copy(base_copy, runtime):
