@@ -13,9 +13,13 @@ says which signers they believe.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import os
+import stat
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import file_digest, sha256
+from io import BufferedReader
 from pathlib import Path
 from typing import Literal
 
@@ -91,12 +95,24 @@ class Bundle:
             When the file is not listed, missing, truncated or altered.
         """
         listed = self._listed(name)
-        try:
-            content = (self.folder / name).read_bytes()
-        except OSError as error:
-            raise BundleError(f"{self.folder}/{name}", error.strerror, "a readable file", _AGAIN) from error
+        with self.opened(name) as file:
+            content = file.read(listed.bytes + 1)  # one more shows that it grew meanwhile
         self._compare(name, listed, len(content), sha256(content).hexdigest())
         return content
+
+    @contextmanager
+    def opened(self, name: str) -> Iterator[BufferedReader]:
+        """Open a file of the size that the manifest lists; nothing of any other is read, however large it is.
+
+        Raises
+        ------
+        BundleError
+            When the file is not listed, missing, no ordinary file, of another size, or cannot be read.
+        """
+        listed = self._listed(name)
+        with _regular(self.folder / name) as file:
+            self._compare_size(name, listed, os.fstat(file.fileno()).st_size)
+            yield file
 
     def verify(self, besides: Collection[str] = ()) -> None:
         """Compare every file with the manifest, and the folder with the list.
@@ -114,12 +130,9 @@ class Bundle:
         for name, listed in self.manifest.files.items():
             if name in besides:
                 continue
-            try:
-                with (self.folder / name).open("rb") as file:
-                    digest = file_digest(file, "sha256").hexdigest()
-                    size = file.tell()
-            except OSError as error:
-                raise BundleError(f"{self.folder}/{name}", error.strerror, "a readable file", _AGAIN) from error
+            with self.opened(name) as file:
+                digest = file_digest(file, "sha256").hexdigest()
+                size = file.tell()
             self._compare(name, listed, size, digest)
         present = {path.name for path in self.folder.iterdir()}
         for name in sorted(present - self.manifest.files.keys() - {MANIFEST, SIGNATURE}):
@@ -148,12 +161,15 @@ class Bundle:
         return self.manifest.files[name]
 
     def _compare(self, name: str, listed: File, size: int, digest: str) -> None:
-        if size != listed.bytes:
-            raise BundleError(f"{self.folder}/{name}", f"{size} bytes", f"{listed.bytes} bytes", _AGAIN)
+        self._compare_size(name, listed, size)
         if digest != listed.sha256:
             raise BundleError(
                 f"{self.folder}/{name}", f"sha256 {digest[:12]}…", f"sha256 {listed.sha256[:12]}…", _AGAIN
             )
+
+    def _compare_size(self, name: str, listed: File, size: int) -> None:
+        if size != listed.bytes:
+            raise BundleError(f"{self.folder}/{name}", f"{size} bytes", f"{listed.bytes} bytes", _AGAIN)
 
 
 def hash_files(folder: Path) -> dict[str, File]:
@@ -182,8 +198,21 @@ def seal(folder: Path, manifest: Manifest, key: SigningKey) -> None:
 
 
 def _first(path: Path, limit: int) -> bytes:
+    with _regular(path) as file:
+        return file.read(limit)
+
+
+@contextmanager
+def _regular(path: Path) -> Iterator[BufferedReader]:
+    """Open an ordinary file: a pipe would be waited for, and a device never ends."""
     try:
-        with path.open("rb") as file:
-            return file.read(limit)
+        with open(path, "rb", opener=_at_once) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise BundleError(str(path), "a pipe or a device", "an ordinary file", _AGAIN)
+            yield file
     except OSError as error:
         raise BundleError(str(path), error.strerror, "a readable file", _AGAIN) from error
+
+
+def _at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))

@@ -17,7 +17,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from fedpeft.device.bundle import Bundle
-from fedpeft.device.manifest import MANIFEST, SIGNATURE
 from fedpeft.errors import BundleError
 
 _SYSTEM = 0
@@ -40,14 +39,16 @@ def settled(bundle: Bundle) -> Iterator[Bundle]:
         return
     with TemporaryDirectory(prefix="fedpeft-", ignore_cleanup_errors=True) as private:
         copy = Path(private)
-        for name in (MANIFEST, SIGNATURE, *bundle.manifest.files):
-            try:
-                shutil.copyfile(bundle.folder / name, copy / name)
-            except OSError as error:
-                remedy = "export or fetch the bundle again, or free some space"
-                raise BundleError(
-                    f"{bundle.folder}/{name}", error.strerror, "a file that can be copied", remedy
-                ) from error
+        for name in bundle.manifest.files:
+            with bundle.opened(name) as file:
+                try:
+                    with (copy / name).open("xb") as target:
+                        shutil.copyfileobj(file, target)
+                except OSError as error:
+                    remedy = "export or fetch the bundle again, or free some space"
+                    raise BundleError(
+                        f"{bundle.folder}/{name}", error.strerror, "a file that can be copied", remedy
+                    ) from error
         copied = Bundle(copy, bundle.manifest)
         copied.verify()
         yield copied

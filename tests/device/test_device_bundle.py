@@ -1,6 +1,7 @@
 """A bundle that is not exactly what was exported is refused, with the reason."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -199,6 +200,28 @@ def test_a_manifest_reads_back_as_it_was_written_whatever_the_order_of_its_field
 def test_what_cannot_be_read_cannot_be_written():
     with pytest.raises(ValidationError):
         Manifest(kind="adapter", base_fingerprint="short", name="x", files={}, tensors={})
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_file_far_larger_than_listed_is_refused_before_anything_of_it_is_read(ada_copy, base_copy, shared):
+    for folder, kind, name in ((ada_copy, "adapter", ADAPTER), (base_copy, "base", "model.onnx.data")):
+        bundle = Bundle.open(folder, kind)
+        os.truncate(folder / name, 200 << 30)
+        with pytest.raises(BundleError, match=rf"{name}: found '{200 << 30} bytes'"):
+            bundle.read(name)
+        with pytest.raises(BundleError, match=rf"{name}: found '{200 << 30} bytes'"):
+            bundle.verify()
+    (base_copy / "model.onnx").chmod(0o666 if shared else 0o600)  # copied first where others could change it
+    with pytest.raises(BundleError, match=rf"model.onnx.data: found '{200 << 30} bytes'"):
+        Runtime(base_copy)
+
+
+@pytest.mark.parametrize("name", [ADAPTER, "adapter_config.json", "manifest.json"])
+def test_a_pipe_in_place_of_a_file_is_refused_and_not_waited_for(runtime, ada_copy, name):
+    (ada_copy / name).unlink()
+    os.mkfifo(ada_copy / name)
+    with pytest.raises(BundleError, match=rf"{name}: found 'a pipe or a device'"):
+        runtime.load(ada_copy)
 
 
 def test_reading_a_file_proves_the_bytes_it_returns(ada_copy):
