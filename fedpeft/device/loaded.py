@@ -27,6 +27,7 @@ from fedpeft.device.sites import require_fit
 from fedpeft.errors import BundleError
 
 FLOAT, HALF = "tensor(float)", "tensor(float16)"
+_PAST_DIMENSIONS = 4
 SOFT_PROMPT = "soft_prompt"
 
 Values = Mapping[str, Any]
@@ -146,6 +147,9 @@ def load_adapter(folder: Path, fingerprint: str, sites: Mapping[str, Shape], tru
         private = private_file(bundle.read(PREFIX))
         try:
             prefix = _read(private, f"{folder}/{PREFIX}")
+            _require_finite(prefix, f"{folder}/{PREFIX}")
+            if any(len(value.shape()) != _PAST_DIMENSIONS for value in prefix.values()):
+                raise BundleError(f"{folder}/{PREFIX}", "other shapes", "keys and values of 4 dimensions")
         finally:
             _remove(private)
     if not manifest.tensors:
@@ -181,11 +185,28 @@ def write_values(values: Values, path: Path) -> None:
 
 
 def private_file(content: bytes) -> Path:
-    """Write a temporary file that only this account can open."""
-    descriptor, name = mkstemp(prefix="fedpeft-", suffix=".onnx_adapter")
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
+    """Write a temporary file that only this account can open.
+
+    Raises
+    ------
+    BundleError
+        When there is no room for it; nothing of it is left.
+    """
+    try:
+        descriptor, name = mkstemp(prefix="fedpeft-", suffix=".onnx_adapter")
+    except OSError as error:
+        raise _no_room(error) from error
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+    except OSError as error:
+        Path(name).unlink(missing_ok=True)
+        raise _no_room(error) from error
     return Path(name)
+
+
+def _no_room(error: OSError) -> BundleError:
+    return BundleError("temporary folder", error.strerror or str(error), "room for a private copy", "free some space")
 
 
 def _mapped(manifest: Manifest, content: bytes, where: str, prefix: Values) -> LoadedAdapter:
@@ -215,6 +236,14 @@ def _require_listed(held: Values, manifest: Manifest, where: str) -> None:
     for name, value in held.items():
         if value.data_type() != expected:
             raise BundleError(f"{where} tensor {name}", value.data_type(), f"{expected}, as the manifest says")
+    _require_finite(held, where)
+
+
+def _require_finite(values: Values, where: str) -> None:
+    """Refuse numbers that are none: in a batch they would be everybody's trouble."""
+    for name, value in values.items():
+        if not np.isfinite(value.numpy()).all():
+            raise BundleError(f"{where} tensor {name}", "NaN or infinity", "finite numbers", "train it again")
 
 
 def _read(path: Path, where: str) -> Values:

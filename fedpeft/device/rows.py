@@ -177,12 +177,18 @@ class RowDecoder:
         """Take the row from the desk to the first free place."""
         if row is not self._reading:
             raise BundleError("row", "not at the reading desk", "the row that was opened last")
-        row.place = len(self.seated)
+        place = len(self.seated)
         for past, desk in zip(self._past, self._desk, strict=True):
-            past[row.place, :, : row.length] = desk[0, :, : row.length]
-        self._stack.put(row.place, row.tensors)
-        self._mask[row.place] = 0
-        self._mask[row.place, : row.length] = 1
+            past[place, :, : row.length] = desk[0, :, : row.length]
+        try:
+            self._stack.put(place, row.tensors)
+        except MemoryError:
+            self._stack.drop(place)
+            raise
+        self._mask[place] = 0
+        self._mask[place, : row.length] = 1
+        # Last: a row that could not be seated must not leave in another's stead.
+        row.place = place
         self.seated.append(row)
         self._reading = self._binding = None
 

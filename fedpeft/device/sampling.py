@@ -13,12 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from math import inf, isfinite
+from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedpeft.errors import FedpeftError
+
+_PENALTY = 100.0
 
 Scores = NDArray[np.float64]
 
@@ -56,8 +58,9 @@ class Sampling:
             raise FedpeftError("top_k", self.top_k, "0 (all) or more")
         if not 0 < self.top_p <= 1:
             raise FedpeftError("top_p", self.top_p, "more than 0 and at most 1 (all)")
-        if not (self.repetition_penalty > 0 and isfinite(self.repetition_penalty)):
-            raise FedpeftError("repetition_penalty", self.repetition_penalty, "more than 0; 1 leaves repetitions alone")
+        if not 1 / _PENALTY <= self.repetition_penalty <= _PENALTY:
+            expected = f"{1 / _PENALTY:g} to {_PENALTY:g}; 1 leaves repetitions alone"
+            raise FedpeftError("repetition_penalty", self.repetition_penalty, expected)
 
     def choose(self, logits: NDArray[np.float32], random: np.random.Generator, read: Collection[int] = ()) -> int:
         """Choose a token.
@@ -68,13 +71,22 @@ class Sampling:
         random : numpy.random.Generator
         read : collection of int
             The tokens so far, prompt included; only a repetition penalty looks at them.
+
+        Raises
+        ------
+        FedpeftError
+            When a score is none: NaN or infinite.
         """
+        if not np.isfinite(logits).all():
+            raise FedpeftError("scores", "NaN or infinity", "finite numbers", "the adapter's numbers are too large")
         scores = logits.astype(np.float64)
         if self.repetition_penalty != 1:
             _penalize(scores, read, self.repetition_penalty)
         if self.temperature == 0:
             return int(scores.argmax())
-        scores /= self.temperature
+        # Below the best, so that no temperature, however low, makes infinities of the likeliest.
+        with np.errstate(over="ignore"):
+            scores = (scores - scores.max()) / self.temperature
         kept = np.arange(len(scores))
         if 0 < self.top_k < len(scores):
             kept = np.flatnonzero(scores >= np.partition(scores, -self.top_k)[-self.top_k])

@@ -178,7 +178,7 @@ class Api:
             begun = time.perf_counter()
             user = "-"
             try:
-                caller = self._caller(request)
+                caller = await asyncio.to_thread(self._caller, request)
                 user = caller.user
                 response = await handler(self, request, caller)
             except Fault as fault:

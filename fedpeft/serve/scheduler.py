@@ -13,6 +13,8 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from threading import Condition, Thread
 
 import numpy as np
@@ -123,22 +125,21 @@ class Scheduler:
         """Read prompts, a piece's worth in all, and seat whose prompt is read."""
         budget = CHUNK
         while budget > 0 and (job := self._next()):
-            try:
-                job.row = job.row or self._rows.open(job.adapter)
-            except BundleError as error:
-                _log.error("an adapter is refused: %s", error)
-                self._reading = None
-                job.end("failed")
-                continue
             piece = job.unread[:budget]
-            logits = self._rows.read(job.row, piece)
-            self._metrics.prompt_tokens.inc(len(piece))
-            job.read += len(piece)
             budget -= len(piece)
-            if not job.unread:
-                self._rows.seat(job.row)
-                self._seated[job.row], self._reading = job, None
-                self._hear(job, logits)
+            with self._apart(job):
+                self._read(job, piece)
+
+    def _read(self, job: Job, piece: Sequence[int]) -> None:
+        if job.row is None:
+            job.row = self._rows.open(job.adapter)
+        logits = self._rows.read(job.row, piece)
+        self._metrics.prompt_tokens.inc(len(piece))
+        job.read += len(piece)
+        if not job.unread:
+            self._rows.seat(job.row)
+            self._seated[job.row], self._reading = job, None
+            self._hear(job, logits)
 
     def _next(self) -> Job | None:
         """Return whose prompt is being read, or is to be read next."""
@@ -154,7 +155,28 @@ class Scheduler:
         with self._metrics.step_seconds.time():
             scores = self._rows.step([job.made[-1] for job in jobs])
         for job, logits in zip(jobs, scores, strict=True):
-            self._hear(job, logits)
+            with self._apart(job):
+                self._hear(job, logits)
+
+    @contextmanager
+    def _apart(self, job: Job) -> Iterator[None]:
+        """Let what goes wrong with one request end that one, and nobody else's."""
+        try:
+            yield
+        except BundleError as error:
+            # Of adapters and sizes; nothing that somebody wrote is in it.
+            _log.error("an adapter is refused: %s", error)
+            self._fail(job)
+        except Exception as error:
+            # The message could quote what was read; what kind it is, is enough to look for it.
+            _log.error("a request failed: %s", type(error).__name__)
+            self._fail(job)
+
+    def _fail(self, job: Job) -> None:
+        self._metrics.failures.inc()
+        self._release(job)
+        if not job.done:
+            job.end("failed")
 
     def _hear(self, job: Job, logits: NDArray[np.float32]) -> None:
         before, filled = len(job.made), job.row.length if job.row else 0
@@ -176,6 +198,7 @@ class Scheduler:
 
     def _abandon(self, reason: Reason) -> None:
         for job in self._inside():
-            self._release(job)
-            if not job.done:
-                job.end(reason)
+            with self._apart(job):
+                self._release(job)
+                if not job.done:
+                    job.end(reason)

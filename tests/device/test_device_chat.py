@@ -13,8 +13,7 @@ from fedpeft.device.bundle import TEMPLATE
 from fedpeft.device.chat import MarkedChat, TemplateChat
 from fedpeft.errors import FedpeftError
 from fedpeft.export import export_base
-
-from conftest import KEY  # isort: skip
+from tests.device.conftest import KEY
 
 CHATML = (
     "{% for m in messages %}<s>{{ m['role'] }}\n{{ m['content'] | trim }}</s>\n{% endfor %}"

@@ -103,6 +103,8 @@ def test_draws_follow_the_softmax_of_the_logits_over_the_temperature():
         ("top_p", 1.01),
         ("top_p", float("nan")),
         ("repetition_penalty", 0.0),
+        ("repetition_penalty", 1e-320),
+        ("repetition_penalty", 101.0),
         ("repetition_penalty", float("nan")),
         ("repetition_penalty", float("inf")),
     ],
@@ -110,3 +112,17 @@ def test_draws_follow_the_softmax_of_the_logits_over_the_temperature():
 def test_settings_without_meaning_are_refused_by_name_and_value(field, value):
     with pytest.raises(FedpeftError, match=f"{field}: found {value!r}"):
         Sampling(**{field: value})
+
+
+@pytest.mark.parametrize("temperature", [1e-320, 1e-307, 1e-30])
+def test_however_low_the_temperature_the_likeliest_is_drawn(temperature):
+    logits = np.array([-30.0, 12.0, 11.9, 0.0], np.float32)
+    assert Sampling(temperature, top_p=0.9).choose(logits, np.random.default_rng(0)) == 1
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_scores_that_are_none_are_refused(number, temperature):
+    logits = np.array([0.0, number, 1.0], np.float32)
+    with pytest.raises(FedpeftError, match="scores: found 'NaN or infinity'"):
+        Sampling(temperature).choose(logits, np.random.default_rng(0))

@@ -1,6 +1,9 @@
 """Adapters of every shape: composed, in half precision, with a prefix or a soft prompt, and those that cannot be."""
 
 import re
+import resource
+import signal
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +21,7 @@ from fedpeft.device.sites import require_fit
 from fedpeft.errors import BundleError, FedpeftError
 from fedpeft.export import ExportOptions, export_adapter, export_base
 from fedpeft.signing.signature import public_bytes
-
-from conftest import KEY, random_adapter  # isort: skip
+from tests.device.conftest import KEY, random_adapter
 
 IDS = [1, 3, 300, 400, 500]
 Arrays = dict[str, np.ndarray]
@@ -234,3 +236,44 @@ def test_weights_are_read_from_text():
     for text in ("", "ada", "ada=", "=1", "ada=x", "ada=1,ada=2", "ada=nan", "ada=inf"):
         with pytest.raises(FedpeftError, match="compose: found"):
             parse_weights(text)
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+def test_a_signed_adapter_with_numbers_that_are_none_is_refused(every, tmp_path, number):
+    arrays = fill(every, "lora_A|lora_B")
+    spoilt = next(name for name in arrays if name.endswith("up_proj.lora_B.weight"))
+    arrays[spoilt][1, 2] = number
+    with pytest.raises(BundleError, match=f"{re.escape(spoilt)}: found 'NaN or infinity'"):
+        every.load(bundle(every, tmp_path / "x", arrays))
+
+
+def test_a_signed_prefix_that_is_none_is_refused(every, tmp_path):
+    facts = every.text.facts
+    shape = (1, facts.kv_heads, 3, facts.head_dim)
+    names = [f"past_key_values.{i}.{part}" for i in range(facts.layers) for part in ("key", "value")]
+    good = {name: np.ones(shape, np.float32) for name in names}
+    every.load(bundle(every, tmp_path / "good", {}, prefix=good))
+    flat = {name: array.ravel() for name, array in good.items()}
+    with pytest.raises(BundleError, match="keys and values of 4 dimensions"):
+        every.load(bundle(every, tmp_path / "flat", {}, prefix=flat))
+    good[names[0]][0, 0, 0, 0] = np.nan
+    with pytest.raises(BundleError, match="NaN or infinity"):
+        every.load(bundle(every, tmp_path / "spoilt", {}, prefix=good))
+
+
+def test_a_full_temporary_folder_is_one_line_and_leaves_nothing(every, tmp_path, monkeypatch):
+    arrays = fill(every, "lora_")
+    folder = bundle(every, tmp_path / "x", arrays)
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+        with pytest.raises(BundleError, match=r"temporary folder: found .*expected room for a private copy"):
+            every.load(folder)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert list((tmp_path / "temporary").iterdir()) == []
+    assert every.load(folder).owner == "x"

@@ -152,3 +152,40 @@ def test_after_the_end_whoever_comes_is_told_so(people, scheduler):
     late = Asked(people, None, [1, 5], tokens=2)
     scheduler.submit(late.job)
     assert late.answer() == ("", "shutdown", 0)
+
+
+class Spoilt(RowDecoder):
+    """Rows of which one cannot be seated, for want of memory, and one is told scores that are none."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        super().__init__(bundle, PLACES)
+        self.put, self.seats = self._stack.put, 0
+        self._stack.put = self._put
+
+    def _put(self, place, tensors) -> None:
+        self.put(place, tensors)
+        self.seats += 1
+        if self.seats == 2:
+            raise MemoryError
+
+    def step(self, tokens):
+        scores = super().step(tokens)
+        if len(tokens) == PLACES:
+            scores[PLACES - 1] = float("nan")
+        return scores
+
+
+def test_what_goes_wrong_with_one_request_ends_that_one_only(people):
+    scheduler = Scheduler(Spoilt(Bundle.open(people.run / "device" / "base-rows", "base")), Metrics())
+    asked = [Asked(people, f"person0{i}", [1, 300 + i], tokens=60, temperature=1.0) for i in range(4)]
+    for each in asked:
+        scheduler.submit(each.job)
+    answers = [each.answer() for each in asked]
+    # The second found no memory for its adapter, the last was told NaN when all three places were taken.
+    assert [reason for _, reason, _ in answers] == ["length", "failed", "length", "failed"]
+    assert [answers[i] for i in (0, 2)] == [asked[i].alone(people) for i in (0, 2)]
+    assert scheduler.alive
+    again = Asked(people, "person03", [1, 303], tokens=5)
+    scheduler.submit(again.job)
+    assert again.answer() == again.alone(people)
+    scheduler.close()

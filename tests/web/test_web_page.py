@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import PEOPLE, Reference, chosen, opened, serve, settled, shown, typed
 from playwright.sync_api import Browser, Page, expect
 
 from fedpeft.device.archive import pack
 from fedpeft.device.folders import adapter_folder
 from fedpeft.web import Server
+from tests.web.conftest import PEOPLE, Reference, chosen, opened, serve, settled, shown, typed
 
 pytestmark = pytest.mark.xdist_group("web")
 

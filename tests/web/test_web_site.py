@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import pytest
-from conftest import Reference
 
 from fedpeft.cli import main
 from fedpeft.device import Manifest, Runtime
@@ -19,6 +18,7 @@ from fedpeft.device.folders import adapter_folder, base_folder
 from fedpeft.errors import BundleError, RunError, WebError
 from fedpeft.web import Server, build_site, built_page
 from fedpeft.web.server import POLICY
+from tests.web.conftest import Reference
 
 pytestmark = pytest.mark.xdist_group("web")
 
@@ -86,6 +86,14 @@ def test_an_adapter_that_another_key_signed_is_not_published(run: Path, tmp_path
     (copy / "trust" / "bundles.pem").unlink()
     with pytest.raises(BundleError, match="one that is trusted"):
         build_site(copy, tmp_path / "site", ["ada"], built_page())
+    assert not (tmp_path / "site").exists()
+
+
+def test_an_adapter_in_somebody_elses_folder_is_not_published_as_theirs(run: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    adapter_folder(copy, "ada").rename(adapter_folder(copy, "zoe"))
+    with pytest.raises(BundleError, match="adapter zoe owner: found 'ada'"):
+        build_site(copy, tmp_path / "site", ["zoe"], built_page())
     assert not (tmp_path / "site").exists()
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile
 
 import pytest
-from conftest import chosen, opened, random_adapter, typed
 from playwright.sync_api import Browser, Page, expect
 
 from fedpeft.device.archive import pack
@@ -19,6 +18,7 @@ from fedpeft.device.manifest import Manifest
 from fedpeft.export.run import signing_key
 from fedpeft.signing.signature import SigningKey, public_bytes
 from fedpeft.web import Server
+from tests.web.conftest import chosen, opened, random_adapter, typed
 
 pytestmark = pytest.mark.xdist_group("web")
 
