@@ -65,3 +65,13 @@ def test_a_template_that_forgets_messages_or_roles_is_refused():
 def test_a_window_that_the_templates_own_words_fill_is_refused():
     with pytest.raises(DataError, match=r"data\.window: found 8, expected at least \d+: this base's contexts begin"):
         windows([Excerpt((Message("hi", True, 0.0),))], tokenizer(CHATML), 8)
+
+
+def test_a_template_that_tells_the_day_has_the_same_marks_every_day():
+    dated = "{% for m in messages %}{% if loop.first %}{{ strftime_now('%d %b %Y') }}{% endif %}" + LLAMA3[15:].replace(
+        "{% for m in messages %}", ""
+    )
+    chat = tokenizer(dated)
+    marks = Marks.of(chat)
+    assert chat.decode(marks.start) == "26 Jul 2024"
+    assert chat.decode(marks.you) == "<|h|>user<|/h|>\n\n"
