@@ -12,7 +12,16 @@ from rich.table import Table
 from rich.text import Text
 
 from fedpeft.device.classifier import Classifier
-from fedpeft.device.folders import EVERYBODY, LATEST, NOBODY, adapter_folder, base_folder, find_run, users
+from fedpeft.device.folders import (
+    EVERYBODY,
+    LATEST,
+    NOBODY,
+    adapter_folder,
+    base_folder,
+    find_run,
+    require_owner,
+    users,
+)
 from fedpeft.errors import RunError, nearest
 
 
@@ -36,6 +45,7 @@ def classify(
         raise RunError("user", user, f"somebody with an adapter in {folder}", _who(user, people))
     classifier = Classifier(base_folder(folder))
     adapter = classifier.load(adapter_folder(folder, user))
+    require_owner(adapter.manifest, user)
     labels = [label for label in adapter.manifest.labels if label.startswith(among)]
     if not labels:
         raise RunError(

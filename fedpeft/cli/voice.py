@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from fedpeft.device.compose import parse_weights
-from fedpeft.device.folders import EVERYBODY, NOBODY, adapter_folder, base_folder, find_run, users
+from fedpeft.device.folders import EVERYBODY, NOBODY, adapter_folder, base_folder, find_run, require_owner, users
 from fedpeft.device.loaded import LoadedAdapter
 from fedpeft.device.runtime import Runtime
 from fedpeft.errors import FedpeftError, RunError, nearest
@@ -52,6 +52,8 @@ def find_voice(user: str | None, together: str | None, run: str, runs: Path, thr
         When both or neither a user and a composition are given, or the composition is none.
     RunError
         When there is no such run, or nobody of that name in it.
+    BundleError
+        When a bundle is refused, or an adapter is somebody else's.
     """
     if (user is None) == (together is None):
         raise FedpeftError("--user", user, "either --user or --compose")
@@ -63,10 +65,16 @@ def find_voice(user: str | None, together: str | None, run: str, runs: Path, thr
             raise RunError("user", name, f"somebody with an adapter in {folder}", _who(name, adapters))
     runtime = Runtime(base_folder(folder), threads)
     if weights:
-        loaded = [runtime.load(adapter_folder(folder, name)) for name in weights]
+        loaded = [_load(runtime, folder, name) for name in weights]
         return Voice(str(together), folder, runtime, runtime.compose(loaded, list(weights.values())))
-    adapter = None if user in (None, NOBODY) else runtime.load(adapter_folder(folder, str(user)))
+    adapter = None if user in (None, NOBODY) else _load(runtime, folder, str(user))
     return Voice(str(user), folder, runtime, adapter)
+
+
+def _load(runtime: Runtime, run: Path, user: str) -> LoadedAdapter:
+    adapter = runtime.load(adapter_folder(run, user))
+    require_owner(adapter.manifest, user)
+    return adapter
 
 
 def _who(user: str, adapters: list[str]) -> str:

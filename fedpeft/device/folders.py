@@ -15,7 +15,8 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 
-from fedpeft.errors import RunError, nearest
+from fedpeft.device.manifest import Manifest
+from fedpeft.errors import BundleError, RunError, nearest
 
 SCENARIO, RECORD = "scenario.json", "run.json"
 TRUST = "trust"
@@ -64,6 +65,19 @@ def rows_folder(run: Path) -> Path:
 def adapter_folder(run: Path, user: str) -> Path:
     """Return where a person's adapter bundle lies or will lie."""
     return run / "device" / "adapters" / user
+
+
+def require_owner(manifest: Manifest, user: str) -> None:
+    """Refuse an adapter that lies in somebody else's folder: its signature says whose it is, the folder does not.
+
+    Raises
+    ------
+    BundleError
+        When the manifest names somebody else than ``user``, or than ``global``.
+    """
+    if manifest.name != user:
+        remedy = "somebody swapped the folders: export the run again"
+        raise BundleError(f"adapter {user} owner", manifest.name, f"{user}, whose folder it is in", remedy)
 
 
 def users(run: Path) -> list[str]:

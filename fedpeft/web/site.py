@@ -25,7 +25,7 @@ import onnx_ir as ir
 
 from fedpeft.base import Base, load_base
 from fedpeft.device.bundle import ADAPTER, GRAPH, PREFIX, TOKENIZER, Bundle, hash_files, seal
-from fedpeft.device.folders import SCENARIO, adapter_folder, base_folder, users
+from fedpeft.device.folders import SCENARIO, adapter_folder, base_folder, require_owner, users
 from fedpeft.device.manifest import MANIFEST, SIGNATURE, Manifest, Precision
 from fedpeft.errors import RunError, WebError, nearest
 from fedpeft.export import ExportOptions, export_base
@@ -143,9 +143,10 @@ def _require_people(run: Path, people: Collection[str]) -> None:
 
 
 def _copy_adapter(bundle: Path, out: Path, base: Manifest) -> None:
-    """Copy what the browser reads of an adapter's bundle, which must be whole and signed as the base is."""
+    """Copy what the browser reads of a person's bundle, which must be whole, theirs, and signed as the base is."""
     opened = Bundle.open(bundle, "adapter", [base.signer])
     opened.require_base(base.base_fingerprint)
+    require_owner(opened.manifest, out.name)
     opened.verify()
     out.mkdir(parents=True)
     for name in (MANIFEST, SIGNATURE):

@@ -275,6 +275,16 @@ def test_the_command_prints_a_table_and_names_who_has_an_adapter(classified):
     assert "banking/" in str(unknown)
 
 
+def test_the_command_refuses_an_adapter_in_somebody_elses_folder(classified, tmp_path):
+    swapped = shutil.copytree(classified.run, tmp_path / "swapped")
+    adapter_folder(swapped, "person-1").rename(adapter_folder(swapped, "somebody"))
+    app = typer.Typer()
+    app.command()(classify)
+    refused = CliRunner().invoke(app, ["--run", str(swapped), "--text", "rain", "--user", "somebody"]).exception
+    assert isinstance(refused, BundleError)
+    assert "adapter somebody owner: found 'person-1'" in str(refused)
+
+
 def test_the_pages_example_runs_beside_a_run(classified, tmp_path):
     page = (Path(__file__).parents[2] / "docs" / "classify.md").read_text()
     (block,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)

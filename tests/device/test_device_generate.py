@@ -1,6 +1,7 @@
 """`fedpeft generate`, as a person calls it, and on a machine that has no torch."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from typer.testing import CliRunner
 
 from fedpeft.cli.generate import generate
 from fedpeft.cli.suggest import suggest
-from fedpeft.errors import FedpeftError, RunError
+from fedpeft.errors import BundleError, FedpeftError, RunError
 
 WITHOUT_TORCH = """
 import sys
@@ -153,3 +154,15 @@ def test_who_speaks_has_to_be_clear(run, who, complaint):
         error = call(run, *who, text, "Hi", verb=verb).exception
         assert isinstance(error, FedpeftError)
         assert complaint in str(error)
+
+
+def test_an_adapter_that_lies_in_somebody_elses_folder_does_not_speak_as_them(run, tmp_path):
+    swapped = shutil.copytree(run, tmp_path / "swapped")
+    people = swapped / "device" / "adapters"
+    (people / "ada").rename(people / "bob")
+    for who in (["--user", "bob"], ["--compose", "bob=1"], ["--compose", "global=0.5,bob=0.5"]):
+        for verb, text in ((generate, "--prompt"), (suggest, "--text")):
+            error = call(swapped, *who, text, "Hi", verb=verb).exception
+            assert isinstance(error, BundleError)
+            assert "adapter bob owner: found 'ada'" in str(error)
+    assert call(swapped, "--user", "global", "--text", "Hi", verb=suggest).exit_code == 0
