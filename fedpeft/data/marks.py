@@ -91,8 +91,16 @@ def _single(tokenizer: Tokenizer, token: str) -> tuple[int, ...]:
 def _from_template(tokenizer: Any, pad: int) -> Marks:
     messages = [{"role": role, "content": text} for role, text in zip(("user", "assistant") * 2, _PROBES, strict=True)]
     try:
-        # A template that tells the day would give other marks tomorrow.
-        written = str(tokenizer.apply_chat_template(messages, tokenize=False, strftime_now=_SOME_DAY.strftime))
+        # A template that tells the day would give other marks tomorrow. Sanitizing, which typed marks do not need here,
+        # would turn the function into text.
+        written = str(
+            tokenizer.apply_chat_template(
+                messages,
+                tokenize=False,
+                sanitize_control_tokens=False,
+                strftime_now=lambda form: _SOME_DAY.strftime(form),
+            )
+        )
     except Exception as error:  # templates raise classes of Jinja's and of their own
         raise BaseError("base chat template", str(error)[:80], "one that writes user and assistant by turns") from error
     parts = []
