@@ -84,16 +84,27 @@ class _Handler(SimpleHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer with a file, compressed where the browser takes it."""
+        body = self._begin()
+        if body is not None:
+            self._site.sent += len(body)
+            self.wfile.write(body)
+
+    def do_HEAD(self) -> None:
+        """Answer as to GET, to whom GET would, without the file."""
+        self._begin()
+
+    def _begin(self) -> bytes | None:
+        """Send the head of an answer and return what belongs after it; nothing when the request was refused."""
         if self.headers.get("Host", "").rsplit(":", 1)[0] not in ("localhost", "127.0.0.1"):
             # A name somebody pointed at this machine must not read the adapters of who uses it.
             self.send_error(HTTPStatus.FORBIDDEN)
-            return
+            return None
         self._site.requests.append(self.path)
         path = Path(self.translate_path(self.path))
         path = path / "index.html" if path.is_dir() else path
         if not path.is_file():
             self.send_error(HTTPStatus.NOT_FOUND)
-            return
+            return None
         packed = "gzip" in self.headers.get("Accept-Encoding", "")
         body = _packed(path, path.stat().st_mtime_ns) if packed else path.read_bytes()
         self.send_response(HTTPStatus.OK)
@@ -102,8 +113,7 @@ class _Handler(SimpleHTTPRequestHandler):
         if packed:
             self.send_header("Content-Encoding", "gzip")
         self.end_headers()
-        self._site.sent += len(body)
-        self.wfile.write(body)
+        return body
 
     def end_headers(self) -> None:
         """Add what every answer carries."""

@@ -129,9 +129,9 @@ def test_the_command_builds_a_site_and_complains_in_one_line(
     assert "somebody with an adapter" in said[0]
 
 
-def ask(server: Server, path: str, host: str | None = None) -> http.client.HTTPResponse:
+def ask(server: Server, path: str, host: str | None = None, verb: str = "GET") -> http.client.HTTPResponse:
     connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=10)
-    connection.request("GET", path, headers={"Host": host} if host else {})
+    connection.request(verb, path, headers={"Host": host} if host else {})
     return connection.getresponse()
 
 
@@ -152,6 +152,15 @@ def test_the_server_lists_no_folder_and_leaves_none(server: Server, path: str) -
 
 def test_a_name_pointed_at_this_machine_reads_nothing(server: Server) -> None:
     assert ask(server, "/bundles/adapters/ada/adapter.onnx_adapter", host="evil.example").status == 403
+
+
+def test_a_question_for_the_head_alone_is_answered_to_whom_the_file_would_be_and_as_it_would(server: Server) -> None:
+    path = "/bundles/adapters/ada/adapter.onnx_adapter"
+    assert ask(server, path, host="evil.example", verb="HEAD").status == 403
+    assert ask(server, "/bundles/", verb="HEAD").status == 404
+    head, whole = ask(server, path, verb="HEAD"), ask(server, path)
+    assert (head.status, head.read()) == (200, b"")
+    assert head.headers["Content-Length"] == whole.headers["Content-Length"] == str(len(whole.read()))
 
 
 def test_serving_something_else_is_refused(tmp_path: Path, server: Server, site: Path) -> None:
