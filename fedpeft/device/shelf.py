@@ -61,11 +61,13 @@ class Shelf:
                 self._kept.move_to_end(key)
                 return kept[1]
             self._kept.pop(key, None)
-        adapter = self._load(folder)
+        adapter = self._load(key)  # not `folder`: a link in it may point elsewhere by now
         if stamp and _stamp(key) == stamp:  # otherwise it was replaced meanwhile, and the next request reads it again
             with self._lock:
-                # Two threads may have read it at once; both adapters are good, and later ones get the first.
-                adapter = self._kept.setdefault(key, (stamp, adapter))[1]
+                kept = self._kept.pop(key, None)
+                if kept is not None and kept[0] == stamp and kept[1].whole:
+                    adapter = kept[1]  # two threads read the same at once, and both get the first
+                self._kept[key] = (stamp, adapter)
                 while len(self._kept) > self._capacity:
                     self._kept.popitem(last=False)
         return adapter

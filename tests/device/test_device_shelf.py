@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedpeft.device import Runtime
+from fedpeft.device import LoadedAdapter, Runtime
 from fedpeft.errors import BundleError, FedpeftError
 
 IDS = [1, 3, 300, 400]
@@ -80,6 +80,41 @@ def test_a_refused_adapter_leaves_no_copy(small, ada_copy, tmp_path, monkeypatch
     (ada_copy / "adapter.onnx_adapter").write_bytes(content)
     adapter = small.load(ada_copy)
     assert list((tmp_path / "temporary").iterdir()) == [adapter.copy]
+
+
+def test_a_link_that_moves_while_its_adapter_is_read_does_not_put_one_under_anothers_path(run, tmp_path, small):
+    first, second = copies(run, tmp_path, 2)
+    link = tmp_path / "link"
+    link.symlink_to(first)
+    load = small._shelf._load
+
+    def move_and_load(folder: Path) -> LoadedAdapter:
+        link.unlink()
+        link.symlink_to(second)
+        return load(folder)
+
+    small._shelf._load = move_and_load
+    assert small.load(link).owner == "ada"
+    small._shelf._load = load
+    assert small.load(first).owner == "ada" and small.load(link).owner == "global"
+
+
+def test_an_adapter_read_meanwhile_from_other_files_does_not_stay_in_place_of_the_newer(run, tmp_path, small):
+    (folder,) = copies(run, tmp_path, 1)
+    old = small.load(folder)
+    stamp = next(iter(small._shelf._kept.values()))[0]
+    load = small._shelf._load
+
+    def load_while_another_thread_keeps_the_old(path: Path) -> LoadedAdapter:
+        small._shelf._kept[path.resolve()] = (stamp, old)
+        return load(path)
+
+    os.utime(folder / "manifest.json")
+    small._shelf._load = load_while_another_thread_keeps_the_old
+    new = small.load(folder)
+    small._shelf._load = load
+    assert new is not old
+    assert small.load(folder) is new
 
 
 def test_many_threads_get_the_adapter_they_asked_for(run, tmp_path):
