@@ -14,8 +14,9 @@ from fedpeft.errors import BaseError
 
 
 def home() -> Path:
-    """Return where fedpeft keeps what it converts: ``$FEDPEFT_HOME`` or ``~/.cache/fedpeft``."""
-    return Path(os.environ.get("FEDPEFT_HOME", Path.home() / ".cache" / "fedpeft"))
+    """Return where fedpeft keeps what it converts: ``$FEDPEFT_HOME`` or, unset or empty, ``~/.cache/fedpeft``."""
+    # An account without a home, as a service's may be, can still name a place: the home is asked for last.
+    return Path(os.environ.get("FEDPEFT_HOME") or Path.home() / ".cache" / "fedpeft")
 
 
 def bases() -> Path:

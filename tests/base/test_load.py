@@ -106,6 +106,16 @@ def test_home_is_where_the_environment_says(home, monkeypatch):
     assert home_of_process() == home
     monkeypatch.delenv("FEDPEFT_HOME")
     assert home_of_process() == Path.home() / ".cache" / "fedpeft"
+    monkeypatch.setenv("FEDPEFT_HOME", "")
+    assert home_of_process() == Path.home() / ".cache" / "fedpeft"
+
+
+def test_an_account_without_a_home_needs_none_when_the_environment_names_a_place(home, monkeypatch):
+    def homeless(_: object = None) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    assert home_of_process() == home
 
 
 @pytest.mark.parametrize(
