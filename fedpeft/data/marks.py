@@ -12,7 +12,6 @@ with a message's own pieces; what comes after it, such as ChatML's line break, i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date
 from typing import Any, Protocol
 
 from fedpeft.errors import BaseError
@@ -20,7 +19,8 @@ from fedpeft.errors import BaseError
 PAD, START, END, ME, YOU = "<pad>", "<s>", "</s>", "<me>", "<you>"
 _PROBES = ("QzU1", "QzA1", "QzU2", "QzA2")
 """Contents that no template writes of its own accord."""
-_SOME_DAY = date(2024, 7, 26)
+_SOME_DAY = "{% macro strftime_now(form) %}26 Jul 2024{% endmacro %}"
+"""Before a template that tells the day, or its marks would be others tomorrow."""
 
 
 class Tokenizer(Protocol):
@@ -91,16 +91,8 @@ def _single(tokenizer: Tokenizer, token: str) -> tuple[int, ...]:
 def _from_template(tokenizer: Any, pad: int) -> Marks:
     messages = [{"role": role, "content": text} for role, text in zip(("user", "assistant") * 2, _PROBES, strict=True)]
     try:
-        # A template that tells the day would give other marks tomorrow. Sanitizing, which typed marks do not need here,
-        # would turn the function into text.
-        written = str(
-            tokenizer.apply_chat_template(
-                messages,
-                tokenize=False,
-                sanitize_control_tokens=False,
-                strftime_now=lambda form: _SOME_DAY.strftime(form),
-            )
-        )
+        template = _SOME_DAY + tokenizer.chat_template
+        written = str(tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False))
     except Exception as error:  # templates raise classes of Jinja's and of their own
         raise BaseError("base chat template", str(error)[:80], "one that writes user and assistant by turns") from error
     parts = []
