@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
+from numbers import Integral, Real
 from typing import TypedDict
 
 from fedpeft.device.sampling import Sampling
@@ -50,12 +52,21 @@ class Generation(Sampling):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        # Before anything is compared: what cannot be would end in a TypeError, or much later in the draw.
+        for name in ("tokens", "seed", "top_k"):
+            _require(name, getattr(self, name), Integral, "an integer")
+        for name in ("temperature", "top_p", "repetition_penalty"):
+            _require(name, getattr(self, name), Real, "a number")
         super().__post_init__()
         if self.tokens < 1:
             raise FedpeftError("tokens", self.tokens, "1 or more")
         if not 0 <= self.seed < _SEEDS:
             raise FedpeftError("seed", self.seed, "0 or more, below 2^64")
-        if isinstance(self.stop, str) or not all(isinstance(text, str) and text for text in self.stop):
+        if (
+            not isinstance(self.stop, Collection)
+            or isinstance(self.stop, str)
+            or not all(isinstance(text, str) and text for text in self.stop)
+        ):
             raise FedpeftError("stop", self.stop, "texts that are not empty")
         if len(self.stop) > _MOST_STOPS:
             raise FedpeftError("stop", f"{len(self.stop)} texts", f"at most {_MOST_STOPS}")
@@ -63,6 +74,11 @@ class Generation(Sampling):
     def but(self, settings: Settings) -> Generation:
         """Return the same with some fields replaced."""
         return replace(self, **settings)
+
+
+def _require(name: str, value: object, kind: type, expected: str) -> None:
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise FedpeftError(name, value, expected)
 
 
 DEFAULT = Generation()

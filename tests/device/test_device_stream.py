@@ -1,5 +1,6 @@
 """A streamed text is the whole text, whatever it is cut into."""
 
+import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -81,9 +82,26 @@ def test_only_the_first_spaces_are_dropped(text):
         ("stop", "text"),
         ("stop", (1,)),
         ("stop", tuple("abcdefghijklmnopq")),
+        ("stop", None),
+        ("stop", 3),
+        ("tokens", 2.5),
+        ("tokens", "3"),
+        ("tokens", True),
+        ("seed", 0.5),
+        ("seed", None),
+        ("top_k", 1.5),
+        ("top_k", None),
+        ("temperature", "hot"),
+        ("temperature", None),
         ("top_p", 2.0),
+        ("top_p", "1"),
+        ("repetition_penalty", None),
     ],
 )
 def test_options_without_meaning_are_refused_by_name(field, value):
     with pytest.raises(FedpeftError, match=f"{field}: found"):
         Generation(**{field: value})
+
+
+def test_numbers_of_numpy_are_numbers_too():
+    assert Generation(tokens=np.int64(3), seed=np.int32(1), top_k=np.int8(2), temperature=np.float32(0.5)).tokens == 3
