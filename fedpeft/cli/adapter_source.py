@@ -150,7 +150,8 @@ class Source:
         if out is not None:
             with whole(out) as draft:
                 result.save(draft)
-            return {"written": str(out), "bytes": sum(path.stat().st_size for path in out.iterdir())}
+                size = sum(path.stat().st_size for path in draft.iterdir())
+            return {"written": str(out), "bytes": size}
         if name is None or self.store is None:
             raise FedpeftError("output", "nothing", "--out DIR, or --store DIR --as NAME")
         return {"written": name, "bytes": self.store.add(name, result).bytes}
@@ -179,8 +180,9 @@ def whole(out: Path) -> Iterator[Path]:
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FedpeftError("--out", str(out), "a folder that is not there yet")
-    out.absolute().parent.mkdir(parents=True, exist_ok=True)
-    draft = out.absolute().with_name(f".{out.absolute().name}.{uuid4().hex}")
+    out = out.resolve()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    draft = out.with_name(f".{out.name}.{uuid4().hex}")
     draft.mkdir(mode=0o700)
     try:
         yield draft

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from fedpeft.device.folders import LATEST, NOBODY, RECORD, SCENARIO, base_folder, find_run
+from fedpeft.device.folders import LATEST, NOBODY, PERSON, RECORD, SCENARIO, base_folder, find_run
 from fedpeft.errors import FedpeftError
 
 if TYPE_CHECKING:
@@ -105,14 +105,16 @@ def _collect(names: list[str], base: str | None, store: Path | None, out: Path) 
     Raises
     ------
     FedpeftError
-        When the base is not named, an adapter cannot be read, or there is something at ``out`` already.
+        When the base is not named, an adapter cannot be read or has no name that a person can have, or there is
+        something at ``out`` already.
     """
     from fedpeft.cli.adapter_source import Source, whole
 
     if base is None:
         raise FedpeftError("--base", None, "the base that the adapter was trained on")
+    out = out.resolve()  # "." has no name, and is another folder once this one was replaced
     source = Source(store, base=base)
-    found = {Path(name).name: source.load(name) for name in names}
+    found = {_name(name): source.load(name) for name in names}
     if len(found) != len(names):
         raise FedpeftError("--adapter", names, "adapters of different names")
     with whole(out) as draft:
@@ -122,6 +124,16 @@ def _collect(names: list[str], base: str | None, store: Path | None, out: Path) 
         started = datetime.now(UTC).isoformat(timespec="seconds")
         (draft / RECORD).write_text(json.dumps({"name": out.name, "started": started}), encoding="utf-8")
     return out
+
+
+def _name(adapter: str) -> str:
+    """Return whose an adapter is by what it was called, in a store or as a folder."""
+    path = Path(adapter)
+    name = path.resolve().name if path.name in ("", "..") else path.name
+    if not PERSON.fullmatch(name) or name == NOBODY:
+        expected = f"a name of letters, digits and ._@+-, a letter, digit or _ first; not {NOBODY!r}"
+        raise FedpeftError("--adapter", name, expected, "rename the folder")
+    return name
 
 
 def _bytes(manifest: Manifest) -> int:

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,6 +23,8 @@ SCENARIO, RECORD = "scenario.json", "run.json"
 TRUST = "trust"
 """Where a run keeps its secret keys."""
 LATEST = "latest"
+PERSON = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@+-]{0,127}")
+"""Names of people, which are names of folders too: without separators or a leading dot they cannot leave a run."""
 NOBODY, EVERYBODY = "base", "global"
 """Names that are not people: the base without an adapter, and the adapter all people share."""
 

@@ -37,6 +37,7 @@ def whole_folder(out: Path, mode: int, marker: str = MANIFEST) -> Iterator[Path]
         When the disk is full or not writable, or ``out`` is something else than a bundle. Nothing
         half-written is left, and what was at ``out`` stays.
     """
+    out = out.resolve()  # "." has no name to put a draft's beside
     draft = out.with_name(f".{out.name}.{uuid4().hex}")
     try:
         if out.exists() and not (out / marker).is_file() and (not out.is_dir() or any(out.iterdir())):

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -15,6 +16,7 @@ from fedpeft.device import Bundle, Runtime
 from fedpeft.device.folders import adapter_folder, base_folder, users
 from fedpeft.errors import AdapterError, FedpeftError, RunError
 from fedpeft.export import export_run
+from fedpeft.export.folder import whole_folder
 from fedpeft.export.options import ALL_SITES, spelt_out
 from fedpeft.export.settings import RunSettings
 from fedpeft.scenario.model import ExportTable
@@ -132,6 +134,41 @@ def test_a_folder_that_peft_saved_becomes_a_run_that_the_runtime_opens(exported,
     ours = runtime.logits(ids, runtime.load(adapter_folder(out, "eve")))
     assert np.array_equal(ours, exported.runtime.logits(ids, exported.loaded["rank 8"]))
     assert isinstance(command(*arguments).exception, FedpeftError)
+
+
+@pytest.mark.parametrize("given", [".", "..", "../eve", "../eve/"])
+def test_an_adapter_is_named_by_its_folder_however_it_is_written(exported, tmp_path, monkeypatch, given):
+    eve = tmp_path / "peft" / "eve"
+    exported.adapters["rank 8"].save(eve)
+    (eve / "below").mkdir()
+    monkeypatch.chdir(eve / "below" if given == ".." else eve)
+    result = command("--adapter", given, "--base", "keyboard", "--out", str(tmp_path / "mine"))
+    assert result.exit_code == 0, result.output
+    assert users(tmp_path / "mine") == ["eve"]
+
+
+@pytest.mark.parametrize("name", ["-eve", ".eve", "e ve", "base", "e=1"])
+def test_an_adapters_folder_whose_name_no_person_can_have_is_refused(exported, tmp_path, name):
+    exported.adapters["rank 8"].save(tmp_path / name)
+    error = command("--adapter", str(tmp_path / name), "--base", "keyboard", "--out", str(tmp_path / "out")).exception
+    assert isinstance(error, FedpeftError)
+    assert "--adapter: found" in str(error) and "rename the folder" in str(error)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_empty_folder_one_is_in_can_be_written_to(exported, tmp_path, monkeypatch):
+    exported.adapters["rank 8"].save(tmp_path / "eve")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with whole_folder(Path(), 0o700) as draft:
+        (draft / "manifest.json").write_text("{}")
+    assert [path.name for path in (tmp_path / "here").iterdir()] == ["manifest.json"]
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path / "there")
+    result = command("--adapter", str(tmp_path / "eve"), "--base", "keyboard", "--out", ".")
+    assert result.exit_code == 0, result.exception
+    assert users(tmp_path / "there") == ["eve"]
+    assert json.loads((tmp_path / "there" / "run.json").read_text())["name"] == "there"
 
 
 def test_one_persons_model_is_exported_merged(exported, run):
