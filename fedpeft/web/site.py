@@ -14,6 +14,7 @@ Whoever can reach the folder can read the adapters in it, so nobody's is put the
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,6 +38,8 @@ from fedpeft.signing.signature import SigningKey
 from fedpeft.web.storage import store_in_int8
 
 INDEX = "bundles/index.json"
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+"""Names that the page takes (``client/web/src/engine/site.ts``); it refuses a folder with any other as a whole."""
 Weights = Literal["int8", "dynamic-int8", "float32"]
 
 
@@ -68,7 +71,7 @@ def build_site(run: Path, out: Path, people: Sequence[str], page: Path, weights:
     Raises
     ------
     WebError
-        For an unknown kind of weights.
+        For an unknown kind of weights, or a name that the page does not take.
     RunError
         When somebody has no adapter in the run.
     BundleError
@@ -140,6 +143,8 @@ def _require_people(run: Path, people: Collection[str]) -> None:
         if person not in known:
             remedy = nearest(person, known) if known else f"export the run first: fedpeft export --run {run.name}"
             raise RunError("user", person, f"somebody with an adapter in {run}", remedy)
+        if not _NAME.fullmatch(person):
+            raise WebError("user", person, "a name of letters, digits and ._-", "the page takes no other names")
 
 
 def _copy_adapter(bundle: Path, out: Path, base: Manifest) -> None:

@@ -18,6 +18,7 @@ from fedpeft.device.folders import adapter_folder, base_folder
 from fedpeft.errors import BundleError, RunError, WebError
 from fedpeft.web import Server, build_site, built_page
 from fedpeft.web.server import POLICY
+from fedpeft.web.site import _NAME
 from tests.web.conftest import Reference
 
 pytestmark = pytest.mark.xdist_group("web")
@@ -95,6 +96,22 @@ def test_an_adapter_in_somebody_elses_folder_is_not_published_as_theirs(run: Pat
     with pytest.raises(BundleError, match="adapter zoe owner: found 'ada'"):
         build_site(copy, tmp_path / "site", ["zoe"], built_page())
     assert not (tmp_path / "site").exists()
+
+
+@pytest.mark.parametrize("name", ["ada@home", "a+b", "Zoë", "a b"])
+def test_a_name_that_the_page_would_refuse_is_refused_before_a_site_is_built(
+    run: Path, tmp_path: Path, name: str
+) -> None:
+    copy = tmp_path / "run"
+    adapter_folder(copy, name).mkdir(parents=True)
+    with pytest.raises(WebError, match="the page takes no other names"):
+        build_site(copy, tmp_path / "site", [name], tmp_path)
+    assert not (tmp_path / "site").exists()
+
+
+def test_the_names_that_are_built_are_those_that_the_page_takes(repository: Path) -> None:
+    written = (repository / "client" / "web" / "src" / "engine" / "site.ts").read_text()
+    assert f"const NAME = /^{_NAME.pattern}$/;" in written
 
 
 def test_without_npm_or_sources_the_error_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
