@@ -8,17 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from fedpeft.base.fingerprint import fingerprint
 from fedpeft.base.locate import builtin_names, locate
 from fedpeft.base.packages import PACKAGES
+from fedpeft.base.quantize import BITS, packable
 from fedpeft.errors import BaseError
-
-_BITS = {"int8": 8.0, "nf4": 4.13}
-"""A quantized weight with its share of the scales: rows for int8, blocks of 64 with 8-bit scales for NF4."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +70,7 @@ def describe(name: str, root: Path | None = None) -> Description:
     except (OSError, ValueError, KeyError) as error:
         raise BaseError(f"base {name}", f"{error}".partition("\n")[0], "a model's folder") from error
     memory = {"float32": 4 * parameters, "bfloat16": 2 * parameters}
-    for precision, bits in _BITS.items():
+    for precision, bits in BITS.items():
         memory[precision] = round(2 * (parameters - linear) + linear * bits / 8)
     return Description(
         name,
@@ -93,13 +90,7 @@ def _count(config: Any, *, causal: bool) -> tuple[int, int]:
     """Count all parameters, and those of the linear layers that quantization packs."""
     with torch.device("meta"):
         model = (AutoModelForCausalLM if causal else AutoModel).from_config(config)  # type: ignore[no-untyped-call]
-    output = model.get_output_embeddings()
-    linear = {
-        id(module.weight): module.weight.numel()
-        for module in model.modules()
-        if isinstance(module, nn.Linear) and module is not output
-    }
-    return sum(p.numel() for p in model.parameters()), sum(linear.values())
+    return sum(p.numel() for p in model.parameters()), sum(m.weight.numel() for m in packable(model).values())
 
 
 def _licence(name: str, folder: Path) -> str:

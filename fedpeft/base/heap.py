@@ -16,8 +16,7 @@ _LARGE = 1 << 20
 
 
 @cache
-def give_back() -> bool:
-    """Set it for the whole process, once; returns whether this platform has it."""
+def give_back() -> None:
+    """Set it for the whole process, once; other C libraries are left as they are."""
     with suppress(OSError, AttributeError):
-        return bool(ctypes.CDLL("libc.so.6").mallopt(_MMAP_THRESHOLD, _LARGE))
-    return False
+        ctypes.CDLL("libc.so.6").mallopt(_MMAP_THRESHOLD, _LARGE)

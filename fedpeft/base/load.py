@@ -11,8 +11,7 @@ over what was published: the same for every head, dtype and precision.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,6 @@ from transformers import (
     PreTrainedModel,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-from transformers.utils import logging as transformers_logging
 
 from fedpeft.base.base import Base
 from fedpeft.base.cache import kept
@@ -37,6 +35,7 @@ from fedpeft.base.head import draw_head
 from fedpeft.base.heap import give_back
 from fedpeft.base.locate import builtin_names, locate
 from fedpeft.base.quantize import PRECISIONS, quantize
+from fedpeft.base.quiet import quietly
 from fedpeft.errors import BaseError, nearest
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -210,15 +209,3 @@ def _load(kind: type[Any], folder: Path, dtype: torch.dtype, **options: Any) -> 
     with torch.random.fork_rng(devices=[]), quietly():
         model, found = kind.from_pretrained(folder, dtype=dtype, output_loading_info=True, **options)
     return model, tuple(sorted(found["missing_keys"]))
-
-
-@contextmanager
-def quietly() -> Iterator[None]:
-    """Keep transformers from printing what it loads, and what is missing of a model: a head, which is drawn here."""
-    transformers_logging.disable_progress_bar()
-    before = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(before)

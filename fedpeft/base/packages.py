@@ -17,9 +17,9 @@ from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-from transformers.utils import logging as transformers_logging
 
 from fedpeft.base.cache import bases, kept
+from fedpeft.base.quiet import quietly
 from fedpeft.errors import BaseError
 
 
@@ -94,8 +94,7 @@ def packaged(name: str) -> Path:
 def _convert(package: Package, out: Path) -> None:
     """Write a GGUF file's model and tokenizer as a Hugging Face folder in bfloat16."""
     place = str(package.place)
-    transformers_logging.disable_progress_bar()
-    with redirect_stderr(StringIO()):  # of a progress bar that cannot be switched off
+    with quietly(), redirect_stderr(StringIO()):  # of a progress bar that cannot be switched off
         tokenizer = AutoTokenizer.from_pretrained(place, gguf_file=package.gguf)
         # Without `dequantize`, transformers 5 keeps the model marked as quantized and refuses to save it.
         model = AutoModelForCausalLM.from_pretrained(

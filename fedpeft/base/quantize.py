@@ -19,6 +19,9 @@ from transformers import PreTrainedModel
 
 from fedpeft.errors import BaseError
 
+BITS = {"int8": 8.0, "nf4": 4.13}
+"""A quantized weight with its share of the scales: rows for int8, blocks of 64 with 8-bit scales for NF4."""
+
 _OUTLIER = 6.0
 
 
@@ -39,13 +42,7 @@ def quantize(model: PreTrainedModel, precision: str, keep: Iterable[str] = ()) -
         When the model has no linear layer to quantize, or one with a shape that 4 bits do not fit.
     """
     make, mark = _KINDS[precision]
-    kept = {name.rpartition(".")[0] for name in keep}
-    output = model.get_output_embeddings()
-    linear = {
-        name: module
-        for name, module in model.named_modules()
-        if type(module) is nn.Linear and module is not output and name not in kept
-    }
+    linear = packable(model, keep)
     if not linear:
         raise BaseError(
             "base.precision", precision, f"linear layers to quantize; {type(model).__name__} has none", "use 'full'"
@@ -62,6 +59,17 @@ def quantize(model: PreTrainedModel, precision: str, keep: Iterable[str] = ()) -
         setattr(model.get_submodule(parent), child, make(module))
     # What peft asks, to choose adapter layers that know such weights.
     setattr(model, mark, True)
+
+
+def packable(model: PreTrainedModel, keep: Iterable[str] = ()) -> dict[str, nn.Linear]:
+    """Return the linear layers that quantization packs, by name; as :func:`quantize`."""
+    kept = {name.rpartition(".")[0] for name in keep}
+    output = model.get_output_embeddings()
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if type(module) is nn.Linear and module is not output and name not in kept
+    }
 
 
 def _nf4(linear: nn.Linear) -> nn.Module:

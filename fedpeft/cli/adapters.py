@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from fedpeft.cli.options import AsJson, Runs
 from fedpeft.errors import AdapterError, FedpeftError
 
 adapters = typer.Typer(
@@ -24,11 +25,9 @@ Names = Annotated[list[str], typer.Argument(help="Adapter folders, or names in t
 Name = Annotated[str, typer.Argument(help="An adapter folder, or a name in the store or run.", show_default=False)]
 Store = Annotated[Path | None, typer.Option(help="A folder that holds adapters by name.")]
 Run = Annotated[str | None, typer.Option(help="A run's name or folder, or 'latest'.")]
-Runs = Annotated[Path, typer.Option(help="Where runs are kept.")]
 BaseName = Annotated[str | None, typer.Option(help="The base, for adapters that do not name theirs, as peft's do not.")]
 Out = Annotated[Path | None, typer.Option(help="The folder to write.")]
 As = Annotated[str | None, typer.Option("--as", help="The name to store the result under, with --store.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 @adapters.command("list")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fedpeft.cli.options import AsJson
 from fedpeft.errors import FedpeftError, nearest
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def advise(
     from_: Annotated[
         Path | None, typer.Option("--from", help="A folder of comparisons; fedpeft's own by default.")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    json: AsJson = False,
 ) -> None:
     """Propose a method with its reasons and the measurements behind them; exit code 1 when nothing fits.
 

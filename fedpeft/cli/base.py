@@ -10,16 +10,16 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from fedpeft.cli.options import AsJson
+
 if TYPE_CHECKING:
     from fedpeft.base.describe import Description
 
 base = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", help=__doc__)
 
-_Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-
 
 @base.command("list")
-def show_all(as_json: _Json = False) -> None:
+def show_all(as_json: AsJson = False) -> None:
     """List the bases with a name of their own, and what makes those usable that are not.
 
     Example: fedpeft base list
@@ -65,7 +65,7 @@ def prepare(
 
 @base.command()
 def show(
-    name: Annotated[str, typer.Argument(help="A known name, a folder, or a hub id.")], as_json: _Json = False
+    name: Annotated[str, typer.Argument(help="A known name, a folder, or a hub id.")], as_json: AsJson = False
 ) -> None:
     """Say what a base is: parameters, memory by precision, licence, fingerprint.
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from fedpeft.cli.options import AsJson, Run, Runs
 from fedpeft.device.classifier import Classifier
 from fedpeft.device.folders import (
     EVERYBODY,
@@ -29,11 +30,11 @@ def classify(
     *,
     user: Annotated[str, typer.Option(help=f"Whose adapter and head; {EVERYBODY!r} for the shared one.")],
     text: Annotated[list[str], typer.Option(help="A text; may be given several times.")],
-    run: Annotated[str, typer.Option(help="A run's name or folder, or 'latest'.")] = LATEST,
-    runs: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("runs"),
+    run: Run = LATEST,
+    runs: Runs = Path("runs"),
     among: Annotated[str, typer.Option(help="Only classes whose names begin so, such as 'banking/'.")] = "",
     top: Annotated[int, typer.Option(min=1, help="Likeliest classes to print.")] = 3,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Name the class of a text with a person's adapter and their own head.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fedpeft.cli.options import AsJson
 from fedpeft.errors import FedpeftError
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def compare(
         str | None, typer.Option(help="Multiples of each method's rate, as in 0.3,1,3: score these on validation text.")
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Methods trained at a time; one per core.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    json: AsJson = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown, to publish.")] = False,
 ) -> None:
     """Train, save, reload and federate every method on the same base, text and steps, and lay them side by side.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from fedpeft.cli.options import AsJson
 from fedpeft.device.folders import LATEST, NOBODY, PERSON, RECORD, SCENARIO, base_folder, find_run
 from fedpeft.errors import FedpeftError
 
@@ -56,7 +57,7 @@ def export(
         bool, typer.Option("--merged", help="Put --user's adapter into the base's weights.", rich_help_panel=_ONE)
     ] = False,
     user: Annotated[str | None, typer.Option(help="Whose.", rich_help_panel=_ONE)] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Export a run's base as one ONNX graph, and every person's adapter as a file that swaps over it.
 

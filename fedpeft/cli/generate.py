@@ -10,8 +10,9 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from fedpeft.cli.options import AsJson, Run, Runs
 from fedpeft.cli.suggest import shown_words
-from fedpeft.cli.voice import AsJson, Run, Runs, Threads, Together, User, find_voice
+from fedpeft.cli.voice import Threads, Together, User, find_voice
 from fedpeft.device.folders import LATEST
 from fedpeft.device.generation import Generation
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -13,8 +12,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from fedpeft.cli.options import AsJson, Run, Runs
 from fedpeft.device.bundle import Bundle
-from fedpeft.device.folders import LATEST, NOBODY, base_folder, find_run, rows_folder, users
+from fedpeft.device.folders import LATEST, NOBODY, PERSON, base_folder, find_run, rows_folder, users
 from fedpeft.errors import RunError, ServeError, nearest
 from fedpeft.serve.bases import stale
 from fedpeft.serve.tokens import TokenStore, tokens_file
@@ -25,11 +25,7 @@ token = typer.Typer(
 )
 serve.add_typer(token, name="token")
 
-Run = Annotated[str, typer.Option(help="A run's name or folder, or 'latest'.")]
-Runs = Annotated[Path, typer.Option(help="Where runs are kept.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@+-]{0,127}")
 _NEEDED = ("starlette", "uvicorn", "prometheus_client")
 
 
@@ -112,7 +108,7 @@ def add(
     store, folder = _store(run, runs)
     known = [*users(folder), NOBODY]
     wanted = adapter if adapter is not None else ([] if operator else [user])
-    if not _NAME.fullmatch(user):
+    if not PERSON.fullmatch(user):
         raise ServeError("user", user, "letters, digits and . _ @ + -")
     for name in wanted:
         if name not in known:

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from fedpeft.cli.options import AsJson
 from fedpeft.files import write_whole
 
 server = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", help=__doc__)
@@ -32,19 +33,14 @@ def init(
 
     Example: fedpeft server init keys --federation keyboard --operator /media/stick
     """
-    from fedpeft.secagg.trust.enrolling import Pinned
-    from fedpeft.secagg.trust.registry import Operator, Registry
-    from fedpeft.signing.signature import public_bytes
+    from fedpeft.secagg.trust.registry import OPERATOR, REGISTRY, found_federation
 
-    held = Operator(operator or folder / "operator")
-    held.require_free()
-    registry = Registry.create(folder / "registry", federation)
-    key = held.create()
-    pinned = Pinned(federation, registry.authority.public, public_bytes(key))
+    held = operator or folder / "operator"
+    pinned = found_federation(folder, federation, held)
     write_whole(folder / "pinned.json", pinned.to_json())
     console = Console(highlight=False, soft_wrap=True)
-    console.print(f"{folder / 'registry'}: the authority's key, which certifies clients; keep it off the aggregator")
-    console.print(f"{held.path}: the operator's key, which signs runs; keep it off the aggregator too")
+    console.print(f"{folder / REGISTRY}: the authority's key, which certifies clients; keep it off the aggregator")
+    console.print(f"{held / OPERATOR}: the operator's key, which signs runs; keep it off the aggregator too")
     console.print(f"{folder / 'pinned.json'}: what every client's app pins; not secret")
 
 
@@ -85,9 +81,7 @@ def revoke(client: Annotated[str, typer.Argument(help="Whose keys.")], registry:
 
 
 @server.command()
-def clients(
-    registry: _Registry, as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False
-) -> None:
+def clients(registry: _Registry, as_json: AsJson = False) -> None:
     """List who was certified, until when, and who was revoked.
 
     Example: fedpeft server clients --registry keys/registry

@@ -11,7 +11,8 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from fedpeft.cli.voice import AsJson, Run, Runs, Threads, Together, User, find_voice
+from fedpeft.cli.options import AsJson, Run, Runs
+from fedpeft.cli.voice import Threads, Together, User, find_voice
 from fedpeft.device.folders import LATEST
 from fedpeft.device.suggest import Suggestion
 

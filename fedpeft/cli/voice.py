@@ -18,10 +18,7 @@ User = Annotated[
     str | None, typer.Option(help=f"Whose adapter; {EVERYBODY!r} for the shared one, {NOBODY!r} for none.")
 ]
 Together = Annotated[str | None, typer.Option("--compose", help="Several adapters, weighted: ada=0.7,bob=0.3.")]
-Run = Annotated[str, typer.Option(help="A run's name or folder, or 'latest'.")]
-Runs = Annotated[Path, typer.Option(help="Where runs are kept.")]
 Threads = Annotated[int, typer.Option(min=1, help="For the arithmetic.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 @dataclass(frozen=True)

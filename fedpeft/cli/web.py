@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from fedpeft.cli.options import AsJson, Runs
 from fedpeft.device.folders import EVERYBODY, find_run, users
 
 web = typer.Typer(
@@ -28,10 +29,10 @@ def build(
         list[str] | None,
         typer.Option(help="Whose adapter to put in, again for each; the shared one when not given."),
     ] = None,
-    runs: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("runs"),
+    runs: Runs = Path("runs"),
     page: Annotated[Path | None, typer.Option(help="The page, built or its sources, when not in a checkout.")] = None,
     weights: Annotated[str, typer.Option(help="How the base travels: int8, dynamic-int8 or float32.")] = "int8",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write a folder that any static server can serve: the page, the base, and the adapters of those you name.
 

@@ -16,14 +16,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fedpeft.base.quantize import BITS
 from fedpeft.compare.row import Row, Shape
 
 RUNTIME = 400_000_000
 _WORKSPACE = 20_000_000
 CHUNK = 64
 """Predictions whose logits exist at once, where chunks are advised."""
-_NF4 = 4.13 / 8
-"""Bytes a weight takes in 4 bits with its blocks' scales."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class Thrift:
 def weights(shape: Shape, thrift: Thrift) -> int:
     """Return the bytes of the base's weights."""
     packed = shape.linear if thrift.precision == "nf4" else 0
-    return round((shape.parameters - packed) * thrift.width + packed * _NF4)
+    return round((shape.parameters - packed) * thrift.width + packed * BITS["nf4"] / 8)
 
 
 def growth(shape: Shape, trainable: int, thrift: Thrift) -> int:

@@ -12,6 +12,7 @@ with a message's own pieces; what comes after it, such as ChatML's line break, i
 from __future__ import annotations
 
 from dataclasses import dataclass
+from os.path import commonprefix
 from typing import Any, Protocol
 
 from fedpeft.errors import BaseError
@@ -102,9 +103,7 @@ def _from_template(tokenizer: Any, pad: int) -> Marks:
             raise BaseError("base chat template", f"no {probe}", "one that writes what was said, in order")
         parts.append(part)
     first, answer, between, _ = parts
-    closing = written  # behind the last answer
-    if not between.startswith(closing):
-        closing = _common(between, closing)
+    closing = _common(between, written)  # of both answers, the last one too
     you = between[len(closing) :]
     if not first.endswith(you):
         raise BaseError("base chat template", "another mark for the first message", "one mark for each person")
@@ -122,8 +121,7 @@ def _from_template(tokenizer: Any, pad: int) -> Marks:
 
 def _common(one: str, other: str) -> str:
     """Return what two texts begin with alike."""
-    length = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
-    return one[:length]
+    return commonprefix([one, other])  # noqa: RUF071  # character by character is what is wanted
 
 
 def _split(tokens: tuple[int, ...], end: int | None) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -4,7 +4,7 @@ A message becomes ``<me> pieces </s>`` or ``<you> pieces </s>``; a window starts
 greedily with whole conversations' worth of messages; when one is full the next begins with the tail of the
 last as unlabelled context, so that every piece the person wrote is scored once, never without context.
 A base with a chat template reads what its template would make of the messages, the person whose data it is being the
-assistant (:mod:`fedpeft.data.template`). Tokenizers without either separate messages by their end-of-sequence token.
+assistant (:mod:`fedpeft.data.marks`). Tokenizers without either separate messages by their end-of-sequence token.
 """
 
 from __future__ import annotations

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from fedpeft.device.bundle import Bundle
 from fedpeft.device.encoder import Encoder
-from fedpeft.device.loaded import LoadedAdapter, load_adapter
+from fedpeft.device.loaded import LoadedAdapter
+from fedpeft.device.loader import Loader
 from fedpeft.device.manifest import Manifest
 from fedpeft.device.private import settled
 from fedpeft.device.sampling import softmax
 from fedpeft.device.session import Device
-from fedpeft.device.shelf import Shelf
 from fedpeft.errors import BundleError, nearest
 
 BATCH = 16
@@ -73,11 +73,10 @@ class Classifier:
         adapters: int = 1024,
     ) -> None:
         device = Device(threads, mapped, prepacked)
-        self._shelf = Shelf(self._load, adapters)
         with settled(Bundle.open(base_bundle, "base", trusted)) as bundle:
             self.manifest: Manifest = bundle.manifest
             self._encoder = Encoder(bundle, device)
-        self._trusted = frozenset(trusted if trusted is not None else [bundle.manifest.signer])
+        self._loader = Loader(self.manifest, trusted, adapters, _require_head)
 
     def load(self, adapter_bundle: Path) -> LoadedAdapter:
         """Verify a person's adapter and map it, or return it as it is when it was loaded before and nothing changed.
@@ -90,7 +89,7 @@ class Classifier:
             When the bundle is incomplete, altered, signed by somebody else, meant for another base, or its labels do
             not fit its head.
         """
-        return self._shelf.get(adapter_bundle)
+        return self._loader.load(adapter_bundle)
 
     def classify(self, text: str, adapter: LoadedAdapter, among: Collection[str] | None = None) -> list[Scored]:
         """Return the classes of a text with their probabilities, likeliest first.
@@ -135,9 +134,7 @@ class Classifier:
     def _read(
         self, texts: Sequence[str], adapter: LoadedAdapter | None
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        mine = self.manifest.base_fingerprint
-        if adapter is not None and adapter.manifest.base_fingerprint != mine:
-            raise BundleError(f"adapter of {adapter.owner}", "another base's", f"one of the base {mine[:12]}…")
+        self._loader.require_mine(adapter)
         rows = self._encoder.encode(texts)
         # Texts of a length go together, so that none is padded to another's.
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
@@ -149,13 +146,11 @@ class Classifier:
             logits[part], pooled[part] = self._encoder.read([rows[i] for i in part], adapter)
         return logits, pooled
 
-    def _load(self, adapter_bundle: Path) -> LoadedAdapter:
-        mine = self.manifest
-        adapter = load_adapter(adapter_bundle, mine.base_fingerprint, mine.tensors, self._trusted)
-        for name in _HEAD:
-            found = adapter.manifest.tensors.get(name, (0,))[-1]
-            if not found or found != len(adapter.manifest.labels):
-                raise BundleError(
-                    f"{adapter_bundle} {name}", f"{found} classes", f"one per label, {len(adapter.manifest.labels)}"
-                )
-        return adapter
+
+def _require_head(folder: Path, adapter: LoadedAdapter) -> None:
+    """Refuse an adapter whose head has not one class for each of its labels."""
+    labels = len(adapter.manifest.labels)
+    for name in _HEAD:
+        found = adapter.manifest.tensors.get(name, (0,))[-1]
+        if not found or found != labels:
+            raise BundleError(f"{folder} {name}", f"{found} classes", f"one per label, {labels}")

@@ -16,17 +16,16 @@ from fedpeft.device.compose import compose
 from fedpeft.device.conversation import Conversation
 from fedpeft.device.decoder import Decoder
 from fedpeft.device.generation import DEFAULT, Generation, Settings
-from fedpeft.device.loaded import LoadedAdapter, load_adapter
+from fedpeft.device.loaded import LoadedAdapter
+from fedpeft.device.loader import Loader
 from fedpeft.device.manifest import Manifest
 from fedpeft.device.memory import Bound, Growing, memory_kind
 from fedpeft.device.private import settled
 from fedpeft.device.sampling import GREEDY, Sampling
 from fedpeft.device.session import Device
-from fedpeft.device.shelf import Shelf
 from fedpeft.device.suggest import Suggester, Suggestion
 from fedpeft.device.text import Text
 from fedpeft.device.words import Words
-from fedpeft.errors import BundleError
 
 
 class Runtime:
@@ -64,13 +63,12 @@ class Runtime:
         adapters: int = 1024,
     ) -> None:
         device = Device(threads, mapped, prepacked)
-        self._shelf = Shelf(self._load, adapters)
         with settled(Bundle.open(base_bundle, "base", trusted)) as bundle:
             self.manifest: Manifest = bundle.manifest
             self._decoder = Decoder(bundle, device)
             self.text = Text(bundle.read(TOKENIZER), self._decoder.facts)
             self._chat = _chat(bundle, self.text)
-        self._trusted = frozenset(trusted if trusted is not None else [bundle.manifest.signer])
+        self._loader = Loader(self.manifest, trusted, adapters, lambda _, adapter: self._decoder.require_place(adapter))
 
     @property
     def context(self) -> int:
@@ -92,12 +90,12 @@ class Runtime:
         BundleError
             When the bundle is incomplete, altered, signed by somebody else, or meant for another base.
         """
-        return self._shelf.get(adapter_bundle)
+        return self._loader.load(adapter_bundle)
 
     def compose(self, adapters: Sequence[LoadedAdapter], weights: Sequence[float]) -> LoadedAdapter:
         """Put several adapters together, exactly; see :mod:`fedpeft.device.compose`."""
         for adapter in adapters:
-            self._require_mine(adapter)
+            self._loader.require_mine(adapter)
         return compose(adapters, weights)
 
     def warm_up(self) -> None:
@@ -106,12 +104,12 @@ class Runtime:
 
     def converse(self, adapter: LoadedAdapter | None = None) -> Conversation:
         """Begin a text with somebody's adapter that will go on: what was read of it is not read again."""
-        self._require_mine(adapter)
+        self._loader.require_mine(adapter)
         return Conversation(self._decoder, self.text, self._chat, self._memory(self._decoder, adapter), adapter)
 
     def suggester(self, adapter: LoadedAdapter | None = None) -> Suggester:
         """Begin to suggest words to somebody who types: what was read before the last keystroke is kept."""
-        self._require_mine(adapter)
+        self._loader.require_mine(adapter)
         return Suggester(self._decoder, self._words, adapter)
 
     def logits(self, ids: Sequence[int], adapter: LoadedAdapter | None = None) -> NDArray[np.float32]:
@@ -132,7 +130,7 @@ class Runtime:
         BundleError
             When there are too many tokens, or the adapter was loaded for another base.
         """
-        self._require_mine(adapter)
+        self._loader.require_mine(adapter)
         opening = self._decoder.opening(adapter)
         row = np.array([[*opening, *ids]], np.int64)
         scores, _ = self._decoder.read(row, self._decoder.begin(adapter), adapter)
@@ -201,16 +199,6 @@ class Runtime:
     @cached_property
     def _memory(self) -> type[Bound] | type[Growing]:
         return memory_kind(self._decoder)
-
-    def _load(self, folder: Path) -> LoadedAdapter:
-        adapter = load_adapter(folder, self.manifest.base_fingerprint, self.manifest.tensors, self._trusted)
-        self._decoder.require_place(adapter)
-        return adapter
-
-    def _require_mine(self, adapter: LoadedAdapter | None) -> None:
-        mine = self.manifest.base_fingerprint
-        if adapter is not None and adapter.manifest.base_fingerprint != mine:
-            raise BundleError(f"adapter of {adapter.owner}", "another base's", f"one of the base {mine[:12]}…")
 
 
 def _chat(bundle: Bundle, text: Text) -> Chat:

@@ -22,7 +22,7 @@ from fedpeft.export.merged import export_merged
 from fedpeft.export.options import site_kind
 from fedpeft.export.settings import RunSettings, read_record, read_scenario
 from fedpeft.seeds import derive
-from fedpeft.signing.keyfile import read_key, write_key
+from fedpeft.signing.keyfile import own_key
 from fedpeft.signing.signature import SigningKey
 
 
@@ -128,10 +128,7 @@ def needed_sites(folders: Iterable[Path], ground: Ground) -> frozenset[str]:
 
 def signing_key(run: Path) -> SigningKey:
     """Return the key that signs a run's bundles; it is made when there is none, and only its owner can read it."""
-    path = run / TRUST / "bundles.pem"
-    if not path.exists():
-        write_key(path, SigningKey.generate())
-    return read_key(path)
+    return own_key(run / TRUST / "bundles.pem")
 
 
 def obstacle(base: Base, config: Mapping[str, Any]) -> str | None:

@@ -27,7 +27,7 @@ from torch import nn
 
 from fedpeft.base import Base
 from fedpeft.base.cache import kept
-from fedpeft.base.load import quietly
+from fedpeft.base.quiet import quietly
 from fedpeft.device.bundle import GRAPH
 from fedpeft.errors import BaseError
 from fedpeft.export.graph import CONTRIB, OPSET

@@ -21,7 +21,7 @@ from fedpeft.methods.attached import SHARED
 from fedpeft.scenario import Scenario
 from fedpeft.secagg.trust import Authority, Identity, Manifest, SignedManifest, Terms
 from fedpeft.secagg.trust.manifest import majority
-from fedpeft.signing.keyfile import read_key, write_key
+from fedpeft.signing.keyfile import own_key
 from fedpeft.signing.signature import SigningKey, public_bytes
 
 PINNED, IDENTITY, FEDERATION = "pinned.json", "identity", "simulation"
@@ -79,10 +79,7 @@ class Trust:
         )
 
     def _key(self, name: str) -> SigningKey:
-        path = self._folder / f"{name}.pem"
-        if not path.exists():
-            write_key(path, SigningKey.generate())
-        return read_key(path)
+        return own_key(self._folder / f"{name}.pem")
 
 
 def terms(worker: Worker, scenario: Scenario) -> tuple[Terms, ...]:

@@ -27,10 +27,33 @@ def write_key(path: Path, key: SigningKey) -> None:
     ProtocolError
         When the file exists: a key that was used is never overwritten.
     """
+    require_free(path)
     private_folder(path.parent)
+    write_private(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+
+
+def require_free(path: Path) -> None:
+    """Refuse the place of another key.
+
+    Raises
+    ------
+    ProtocolError
+    """
     if path.exists():
         raise ProtocolError(f"key file {path}", "a key", "no file yet", "move it away if it is no longer wanted")
-    write_private(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+
+
+def own_key(path: Path) -> SigningKey:
+    """Return the key in a file, which is made when there is none.
+
+    Raises
+    ------
+    ProtocolError
+        When others can read or change the file, or when it holds no Ed25519 key.
+    """
+    if not path.exists():
+        write_key(path, SigningKey.generate())
+    return read_key(path)
 
 
 def read_key(path: Path) -> SigningKey:

@@ -95,9 +95,12 @@ class Training(Table):
         """Return how many steps a client with so many windows takes."""
         if self.steps is not None:
             return self.steps
-        per_epoch = math.ceil(windows / self.batch)
-        steps = max(1, round(per_epoch * (self.epochs or 0.0)))
+        steps = max(1, round(self.steps_per_pass(windows) * (self.epochs or 0.0)))
         return min(steps, self.max_steps) if self.max_steps else steps
+
+    def steps_per_pass(self, windows: int) -> int:
+        """Return how many steps read every window once."""
+        return math.ceil(windows / self.batch)
 
     def rate(self, step: int, total: int) -> float:
         """Return the learning rate of a step, counted from 0."""

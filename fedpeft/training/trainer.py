@@ -87,7 +87,7 @@ def train(
     patience = None
     if training.patience and validation is not None and validation.tokens:
         patience = Patience(attached, slot, task, validation, training.patience)
-    each = -(-len(examples) // training.batch)
+    each = training.steps_per_pass(len(examples))
     losses, tokens = [], 0
     with _prepared(attached, training, seed):
         for step, batch in zip(range(total), _endless(task, examples, training, seed), strict=False):

@@ -47,7 +47,7 @@ def test_the_least_recently_used_leaves_and_stays_usable_for_whoever_holds_it(sm
     small.load(b)
     small.load(a)
     small.load(c)
-    assert len(small._shelf) == 2
+    assert len(small._loader._shelf) == 2
     assert small.load(a) is held
     small.load(b)
     small.load(c)
@@ -64,7 +64,7 @@ def test_an_adapter_s_private_copy_is_closed_to_others_and_goes_with_it(small, a
     assert copy.parent == Path(tempfile.gettempdir())
     small.load(ada_copy)
     del adapter
-    small._shelf._kept.clear()
+    small._loader._shelf._kept.clear()
     gc.collect()
     assert not copy.exists()
 
@@ -86,33 +86,33 @@ def test_a_link_that_moves_while_its_adapter_is_read_does_not_put_one_under_anot
     first, second = copies(run, tmp_path, 2)
     link = tmp_path / "link"
     link.symlink_to(first)
-    load = small._shelf._load
+    load = small._loader._shelf._load
 
     def move_and_load(folder: Path) -> LoadedAdapter:
         link.unlink()
         link.symlink_to(second)
         return load(folder)
 
-    small._shelf._load = move_and_load
+    small._loader._shelf._load = move_and_load
     assert small.load(link).owner == "ada"
-    small._shelf._load = load
+    small._loader._shelf._load = load
     assert small.load(first).owner == "ada" and small.load(link).owner == "global"
 
 
 def test_an_adapter_read_meanwhile_from_other_files_does_not_stay_in_place_of_the_newer(run, tmp_path, small):
     (folder,) = copies(run, tmp_path, 1)
     old = small.load(folder)
-    stamp = next(iter(small._shelf._kept.values()))[0]
-    load = small._shelf._load
+    stamp = next(iter(small._loader._shelf._kept.values()))[0]
+    load = small._loader._shelf._load
 
     def load_while_another_thread_keeps_the_old(path: Path) -> LoadedAdapter:
-        small._shelf._kept[path.resolve()] = (stamp, old)
+        small._loader._shelf._kept[path.resolve()] = (stamp, old)
         return load(path)
 
     os.utime(folder / "manifest.json")
-    small._shelf._load = load_while_another_thread_keeps_the_old
+    small._loader._shelf._load = load_while_another_thread_keeps_the_old
     new = small.load(folder)
-    small._shelf._load = load
+    small._loader._shelf._load = load
     assert new is not old
     assert small.load(folder) is new
 
@@ -127,7 +127,7 @@ def test_many_threads_get_the_adapter_they_asked_for(run, tmp_path):
 
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(ask, range(120)))
-    assert len(runtime._shelf) <= 3
+    assert len(runtime._loader._shelf) <= 3
     assert not np.array_equal(expected[0], expected[1])
 
 
@@ -162,9 +162,13 @@ def test_a_forked_child_leaves_its_parents_copies_alone(small, ada_copy):
     adapter = small.load(ada_copy)
     child = os.fork()
     if not child:
-        small._shelf._kept.clear()
-        del adapter
-        gc.collect()
-        os._exit(0)
+        ended = 1
+        try:
+            small._loader._shelf._kept.clear()
+            del adapter
+            gc.collect()
+            ended = 0
+        finally:
+            os._exit(ended)
     assert os.waitpid(child, 0)[1] == 0
     assert adapter.whole and adapter.tensors()

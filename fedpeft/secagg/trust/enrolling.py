@@ -11,11 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedpeft.errors import ProtocolError
-from fedpeft.files import private_folder
 from fedpeft.secagg.trust.certificate import Certificate, Enrolment, Revocations
 from fedpeft.secagg.trust.identity import CERTIFICATE, KEY, Identity, write_certificate
-from fedpeft.signing.keyfile import read_key, write_key
-from fedpeft.signing.signature import SigningKey
+from fedpeft.signing.keyfile import own_key, read_key
 
 
 @dataclass(frozen=True)
@@ -47,10 +45,7 @@ class Pinned:
 
 def ask(client: str, folder: Path, pinned: Pinned) -> str:
     """Make a client's key, unless it has one, and return its request as JSON."""
-    private_folder(folder)
-    if not (folder / KEY).exists():
-        write_key(folder / KEY, SigningKey.generate())
-    asked = Enrolment.of(client, pinned.federation, read_key(folder / KEY))
+    asked = Enrolment.of(client, pinned.federation, own_key(folder / KEY))
     fields = {"client": client, "federation": pinned.federation, "public": asked.public.hex()}
     return json.dumps({**fields, "proof": asked.proof.hex()}) + "\n"
 

@@ -16,11 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedpeft.errors import ProtocolError, nearest
-from fedpeft.files import private_folder, write_private, write_whole
+from fedpeft.files import write_private, write_whole
 from fedpeft.secagg.trust.certificate import Authority, Certificate, Enrolment, Revocations
-from fedpeft.signing.keyfile import read_key, write_key
-from fedpeft.signing.signature import SigningKey
+from fedpeft.secagg.trust.enrolling import Pinned
+from fedpeft.signing.keyfile import own_key, read_key, require_free, write_key
+from fedpeft.signing.signature import SigningKey, public_bytes
 
+REGISTRY, OPERATOR = "registry", "operator.pem"
 _KEY, _ISSUED, _REVOKED = "authority.pem", "registry.sqlite", "revocations.json"
 _TABLES = """
 CREATE TABLE IF NOT EXISTS federation (name TEXT NOT NULL) STRICT;
@@ -150,36 +152,23 @@ class Registry:
             raise ProtocolError(f"registry {self._folder}", str(error), "a registry's database") from error
 
 
-@dataclass(frozen=True)
-class Operator:
-    """The operator's key, which signs what a run will be.
+def found_federation(folder: Path, federation: str, operator: Path) -> Pinned:
+    """Make a federation's keys, and say what its clients pin.
 
     Parameters
     ----------
     folder : Path
-        With ``operator.pem``, mode 600.
+        ``registry/`` is made in it.
+    federation : str
+    operator : Path
+        The folder for ``operator.pem``.
+
+    Raises
+    ------
+    ProtocolError
+        When there is one of these keys already; then neither is made.
     """
-
-    folder: Path
-
-    @property
-    def path(self) -> Path:
-        """Where the key lies."""
-        return self.folder / "operator.pem"
-
-    def require_free(self) -> None:
-        """Refuse a folder with a key.
-
-        Raises
-        ------
-        ProtocolError
-        """
-        if self.path.exists():
-            raise ProtocolError(f"key file {self.path}", "a key", "no file yet", "choose another folder")
-
-    def create(self) -> SigningKey:
-        """Make the key; one that exists is never overwritten."""
-        private_folder(self.folder)
-        key = SigningKey.generate()
-        write_key(self.path, key)
-        return key
+    registry, key = folder / REGISTRY, operator / OPERATOR
+    require_free(key)
+    authority = Registry.create(registry, federation).authority
+    return Pinned(federation, authority.public, public_bytes(own_key(key)))
