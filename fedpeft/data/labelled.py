@@ -18,6 +18,7 @@ from typing import Protocol
 
 import numpy as np
 
+from fedpeft.data.options import names
 from fedpeft.errors import DataError, nearest
 from fedpeft.seeds import stream
 
@@ -144,8 +145,8 @@ def load_labelled(name: str, root: Path | None = None) -> LabelledFederation:
         from fedpeft.data.labelled_jsonl import LabelledJsonlFederation
 
         return LabelledJsonlFederation(folder)
-    if name == "keyboard":
-        remedy = f"it fits next-word prediction; labelled are {', '.join(PUBLISHED)}"
+    if name == "keyboard" or names(name, "shakespeare"):
+        remedy = f"it is people's messages, without labels; labelled are {', '.join(PUBLISHED)}"
     else:
         remedy = nearest(name, [*PUBLISHED, "+".join(PUBLISHED)]) if "/" not in name else f"no folder {folder} exists"
     raise DataError(

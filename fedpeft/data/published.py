@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -21,6 +21,7 @@ import numpy as np
 
 from fedpeft.data.dirichlet import dirichlet_partition
 from fedpeft.data.labelled import Example, LabelledFederation
+from fedpeft.data.options import Option, names, read_options, whole
 from fedpeft.errors import DataError, nearest
 
 BUILTIN = Path(__file__).parent / "builtin"
@@ -130,8 +131,7 @@ class Union:
 
 def is_published(name: str) -> bool:
     """Say whether a name, with or without options, is of a data set that ships with fedpeft."""
-    parts = [part.partition(":") for part in name.split("+")]
-    return any(source in PUBLISHED and ("=" in options or not options) for source, _, options in parts)
+    return any(names(part, source) for part in name.split("+") for source in PUBLISHED)
 
 
 def published(name: str) -> LabelledFederation:
@@ -153,10 +153,6 @@ def published(name: str) -> LabelledFederation:
     return Union(list(parts.values()), name) if len(parts) > 1 else parts[source]
 
 
-def _whole(least: int, most: int) -> Callable[[str], int | None]:
-    return lambda text: int(text) if text.isascii() and text.isdigit() and least <= int(text) <= most else None
-
-
 def _concentration(text: str) -> float | None:
     try:
         value = float(text)
@@ -165,26 +161,15 @@ def _concentration(text: str) -> float | None:
     return value if 0.001 <= value <= 1e6 else None
 
 
-_OPTIONS: dict[str, tuple[Callable[[str], int | float | None], str]] = {
-    "clients": (_whole(2, 1000), "a whole number from 2 to 1000"),
-    "alpha": (_concentration, "a number from 0.001 (few labels each) to 1e6 (all alike)"),
-    "seed": (_whole(0, 2**31), "a whole number from 0"),
+_OPTIONS = {
+    "clients": Option(whole(2, 1000), "a whole number from 2 to 1000"),
+    "alpha": Option(_concentration, "a number from 0.001 (few labels each) to 1e6 (all alike)"),
+    "seed": Option(whole(0, 2**31), "a whole number from 0"),
 }
 
 
 def _division(options: str) -> Division:
-    chosen: dict[str, int | float] = {}
-    for option in filter(None, options.split(",")):
-        key, equals, text = option.partition("=")
-        if key not in _OPTIONS or not equals:
-            raise DataError("data.federation: option", option, "clients=…, alpha=… or seed=…", nearest(key, _OPTIONS))
-        if key in chosen:
-            raise DataError(f"data.federation: {key}", options, "each option once")
-        read, expected = _OPTIONS[key]
-        value = read(text)
-        if value is None:
-            raise DataError(f"data.federation: {key}", text, expected, "as in intents:clients=20,alpha=0.3")
-        chosen[key] = value
+    chosen = read_options(options, _OPTIONS, "intents:clients=20,alpha=0.3")
     return Division(**chosen)  # type: ignore[arg-type]  # each option's reader gives its field's type
 
 

@@ -170,7 +170,7 @@ def test_the_first_clients_of_a_union_are_of_all_its_tasks():
         ("intents+", "data.federation: found '', expected a known data set"),
         ("intens", "'banking', 'intents' or a folder of JSONL files with labels; did you mean 'intents'?"),
         ("some/where", "no folder "),
-        ("keyboard", "it fits next-word prediction; labelled are banking, intents"),
+        ("keyboard", "it is people's messages, without labels; labelled are banking, intents"),
     ],
 )
 def test_a_wrong_name_or_option_is_refused_with_what_was_probably_meant(name, message):
