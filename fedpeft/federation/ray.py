@@ -36,7 +36,9 @@ _SERVER = "from fedpeft.federation.server import server_app\n\napp = server_app(
 _CLIENT = "from fedpeft.federation.client import client_app\n\napp = client_app()\n"
 
 
-def conduct_on_ray(folder: RunFolder, nodes: int, cores: int, watcher: Watcher, app: Path | None = None) -> None:
+def conduct_on_ray(
+    folder: RunFolder, nodes: int, cores: int, watcher: Watcher, app: Path | None = None, gpus: int = 0
+) -> None:
     """Run the scenario of a run folder with ``flwr run`` on a SuperLink of our own.
 
     Parameters
@@ -50,6 +52,8 @@ def conduct_on_ray(folder: RunFolder, nodes: int, cores: int, watcher: Watcher, 
     watcher : Watcher
     app : Path, optional
         A Flower app to run instead of the minimal one made here: a checkout of fedpeft, for ``flwr run .``.
+    gpus : int
+        How many the clients share.
 
     Raises
     ------
@@ -58,7 +62,7 @@ def conduct_on_ray(folder: RunFolder, nodes: int, cores: int, watcher: Watcher, 
     """
     config = {"scenario": str(folder.path.resolve() / SCENARIO), "run-folder": str(folder.path.resolve())}
     with TemporaryDirectory(prefix="fedpeft-app-") as draft, own_superlink() as superlink:
-        process = superlink.start_run(app or _minimal_app(Path(draft)), config, nodes, cores)
+        process = superlink.start_run(app or _minimal_app(Path(draft)), config, nodes, cores, gpus)
         with (folder.path / LOG).open("w", encoding="utf-8") as log:
             # A full pipe would stop the run, so it is emptied beside the watching.
             reader = threading.Thread(target=lambda: log.writelines(process.stdout or ()), daemon=True)

@@ -47,12 +47,16 @@ class SuperLink:
     home: Path
     environment: dict[str, str]
 
-    def start_run(self, app: Path, config: dict[str, str], nodes: int, cores: int) -> subprocess.Popen[str]:
-        """Start ``flwr run`` of an app with so many clients; its output is the app's log."""
+    def start_run(
+        self, app: Path, config: dict[str, str], nodes: int, cores: int, gpus: int = 0
+    ) -> subprocess.Popen[str]:
+        """Start ``flwr run`` of an app with so many clients, on so many cores and GPUs; its output is the app's log."""
         file = self.home / "run.toml"
         file.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in config.items()))
+        # Ray shows a client no more of the GPUs than it is said to need; as many share one as there are cores for it.
+        share = min(1.0, gpus / cores)
         federation = (
-            f"num-supernodes={nodes} client-resources-num-cpus=1 client-resources-num-gpus=0.0 "
+            f"num-supernodes={nodes} client-resources-num-cpus=1 client-resources-num-gpus={share} "
             f"init-args-num-cpus={cores}"
         )
         command = ["flwr", "run", str(app), _NAME, "--stream"]

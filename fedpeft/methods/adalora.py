@@ -57,7 +57,7 @@ class Allocation(nn.Module):
         self.steps = nn.Parameter(torch.zeros(1))
         self.first, self.last, self.warmup, self.until = first, last, warmup, until
         self.owners: list[Triplets] = []
-        self._masks: tuple[tuple[int, ...], list[Tensor]] = ((), [])
+        self._masks: tuple[tuple[object, ...], list[Tensor]] = ((), [])
 
     def budget(self) -> int:
         """Return b(t), how many triplets count."""
@@ -69,7 +69,7 @@ class Allocation(nn.Module):
         """Return m of every matrix; boolean, shape (rank,)."""
         scores = [owner.importance for owner in self.owners]
         # Every matrix asks in every pass, and the answer changes with these numbers alone.
-        state = (self.steps._version, *(score._version for score in scores))
+        state = (self.steps._version, *(score._version for score in scores), self.steps.device)
         if state != self._masks[0]:
             joined = torch.cat([score.detach() for score in scores])
             kept = torch.zeros_like(joined, dtype=torch.bool)
@@ -136,7 +136,7 @@ class Triplets(nn.Module):
 
     def skew(self) -> Tensor:
         """Return how far P and Q are from orthonormal."""
-        eye = torch.eye(len(self.E))
+        eye = torch.eye(len(self.E), device=self.E.device)
         return (self.P.T @ self.P - eye).square().sum() + (self.Q @ self.Q.T - eye).square().sum()
 
 

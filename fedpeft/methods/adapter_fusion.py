@@ -63,9 +63,9 @@ class AdapterFusion(Method):
             values.append(module.fusion.value.weight)
             name = f"layers.{layer.number}.feed_forward"
             placed.append(Placed(name, module, layer.feed_forward_out, "serial", found.hidden))
-        one = torch.eye(found.hidden)
 
         def turned() -> Tensor | None:
+            one = torch.eye(found.hidden, device=values[0].device)
             return self.pull * torch.stack([(v - one).square().sum() for v in values]).sum() if self.pull else None
 
         return Hooked(placed, self.saved(), penalty=turned)

@@ -47,4 +47,4 @@ def columns(change: Tensor) -> tuple[Tensor, Tensor]:
     """Return A and B of a sparse change of a weight: its columns that are not zero, and where they stand."""
     kept = change.abs().sum(0).nonzero().flatten()
     kept = kept if len(kept) else kept.new_zeros(1)
-    return torch.eye(change.shape[1])[kept], change[:, kept]
+    return torch.eye(change.shape[1], device=change.device)[kept], change[:, kept]

@@ -18,12 +18,14 @@ from transformers import PreTrainedModel
 from fedpeft.adapters import Adapter, Schema
 from fedpeft.adapters.schema import Vector
 from fedpeft.base.base import Base
+from fedpeft.base.placement import place, seeded
 from fedpeft.errors import ScenarioError
 from fedpeft.methods.attachment import Attachment, Joined, digest
 from fedpeft.methods.method import CAUSAL, CLASSIFICATION, Method
 from fedpeft.methods.own_parameters import OwnParameters
 
 SHARED, PRIVATE = "shared", "private"
+_CPU = torch.device("cpu")
 
 
 class Attached:
@@ -39,6 +41,8 @@ class Attached:
         Of a private adapter on top; see :meth:`Method.private`.
     seed : int
         Decides the starting values, the same on every client.
+    device : torch.device
+        Where the model computes from then on. Starting values are drawn, and the base read, on the processor.
 
     Raises
     ------
@@ -48,12 +52,14 @@ class Attached:
         When the method stands on an adapter of another base.
     """
 
-    def __init__(self, base: Base, method: Method, private: Method | None, seed: int) -> None:
+    def __init__(
+        self, base: Base, method: Method, private: Method | None, seed: int, device: torch.device = _CPU
+    ) -> None:
         self.base = base
         self.model: PreTrainedModel = base.model
         self.methods = {SHARED: method} if private is None else {SHARED: method, PRIVATE: private}
         head = list(base.head)
-        self.task = CLASSIFICATION if head else CAUSAL
+        self.task = CAUSAL if base.labels is None else CLASSIFICATION
         if self.task not in method.tasks:
             known = ", ".join(sorted(method.tasks))
             raise ScenarioError("method.name", method.name, f"a method for {self.task} models", f"it is for {known}")
@@ -65,8 +71,7 @@ class Attached:
                 module.p = 0.0
             if isinstance(getattr(module, "attention_dropout", None), float):
                 module.attention_dropout = 0.0  # type: ignore[assignment]  # Llama's kin keep a number
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             self._slots = {slot: chosen.attach(self.model, slot) for slot, chosen in self.methods.items()}
         if head and method.name != "full":
             self._slots[SHARED] = _with_head(self._slots[SHARED], self.model, head)
@@ -76,6 +81,10 @@ class Attached:
         }
         self.head = frozenset(id(self.model.get_parameter(name)) for name in head)
         self.initial = {slot: self.read(slot) for slot in self._slots}
+        if device != _CPU:
+            place(self.model, device)
+            for own in self._slots.values():
+                own.place(device)
         self.model.eval()
         self.activate(SHARED)
 
@@ -122,7 +131,7 @@ class Attached:
     def read(self, slot: str) -> Vector:
         """Return a slot's parameters as a new vector of shape (schema.size,)."""
         stored = self._slots[slot].stored()
-        return self.schemas[slot].flatten({n: p.detach().numpy() for n, p in stored.items()})
+        return self.schemas[slot].flatten({n: p.detach().cpu().numpy() for n, p in stored.items()})
 
     @torch.no_grad()
     def write(self, slot: str, vector: Vector) -> None:
@@ -150,7 +159,7 @@ class Attached:
         """
         tensors, config = self._slots[slot].folded()
         schema = Schema.of({name: tuple(t.shape) for name, t in tensors.items()})
-        vector = schema.flatten({name: t.float().numpy() for name, t in tensors.items()})
+        vector = schema.flatten({name: t.float().cpu().numpy() for name, t in tensors.items()})
         return Adapter(schema, vector, self._described(config), self.base.fingerprint)
 
     def config(self, slot: str) -> dict[str, Any]:
@@ -158,7 +167,8 @@ class Attached:
         return self._described(self._slots[slot].config)
 
     def _described(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        task = {CAUSAL: "CAUSAL_LM", CLASSIFICATION: "SEQ_CLS"}[self.task]
+        encoder = "SEQ_CLS" if self.base.labels else "FEATURE_EXTRACTION"
+        task = {CAUSAL: "CAUSAL_LM", CLASSIFICATION: encoder}[self.task]
         return {**config, "base_model_name_or_path": self.base.name, "task_type": task}
 
 

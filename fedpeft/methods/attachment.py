@@ -44,6 +44,9 @@ class Attachment(ABC):
     def enable(self, on: bool) -> None:
         """Let the trainables change the model's output, or not."""
 
+    def place(self, device: torch.device) -> None:  # noqa: B027 - what lies in the model has moved with it
+        """Move what does not lie in the model itself to a device; parameters stay the objects they are."""
+
     def stored(self) -> Mapping[str, Tensor]:
         """Return the tensors to read from and write to, whether the trainables are switched on or not."""
         return self.parameters
@@ -85,6 +88,11 @@ class Joined(Attachment):
             {prefix + name: t for prefix, part in parts for name, t in part.context.items()},
         )
 
+    def place(self, device: torch.device) -> None:
+        """Move all parts."""
+        for part in self._parts:
+            part.place(device)
+
     def stored(self) -> Mapping[str, Tensor]:
         """Return all parts' tensors."""
         return {prefix + name: t for prefix, part in self._named for name, t in part.stored().items()}
@@ -121,9 +129,9 @@ class Joined(Attachment):
             part.after_step(step, total)
 
 
-def probe(width: int) -> Tensor:
-    """Return the fixed input on which changes are measured; float32, shape (1, 8, width)."""
-    return torch.randn(1, 8, width, generator=torch.Generator().manual_seed(0))
+def probe(width: int, device: torch.device) -> Tensor:
+    """Return the fixed input on which changes are measured, the same on every device; float32, (1, 8, width)."""
+    return torch.randn(1, 8, width, generator=torch.Generator().manual_seed(0)).to(device)
 
 
 def digest(context: Mapping[str, Tensor]) -> str:
@@ -132,6 +140,6 @@ def digest(context: Mapping[str, Tensor]) -> str:
         return ""
     hashed = sha256()
     for name in sorted(context):
-        values = np.ascontiguousarray(context[name].detach().float().numpy())
+        values = np.ascontiguousarray(context[name].detach().float().cpu().numpy())
         hashed.update(f"{name}{values.shape}".encode() + values.tobytes())
     return hashed.hexdigest()

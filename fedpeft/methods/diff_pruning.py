@@ -145,7 +145,8 @@ class Sparse(nn.Module):
 
 @torch.no_grad()
 def _columns(placed: list[Placed]) -> Fold:
-    return as_lora({one.name: columns(one.module(torch.eye(one.width)).T) for one in placed})
+    device = next(placed[0].module.parameters()).device
+    return as_lora({one.name: columns(one.module(torch.eye(one.width, device=device)).T) for one in placed})
 
 
 def drawn(count: int, total: int) -> Tensor:

@@ -104,7 +104,7 @@ class Hooked(Attachment):
                 else:
                     frozen[f"{owner}.{name}"] = tensor
         super().__init__(trained, config, {**frozen, **(context or {})})
-        self._on, self._placed = False, list(placed)
+        self._on, self._placed, self._extra = False, list(placed), list((extra or {}).values())
         self._penalty, self._after_step, self._fold = penalty, after_step, fold
         self._read: dict[int, Tensor] = {}
         for number, one in enumerate(placed):
@@ -114,12 +114,17 @@ class Hooked(Attachment):
         """Let the hooks act, or not."""
         self._on = on
 
+    def place(self, device: torch.device) -> None:
+        """Move the modules, which no model contains."""
+        for module in [*self._extra, *(one.module for one in self._placed)]:
+            module.to(device)
+
     @torch.no_grad()
     def changes(self) -> dict[str, Tensor]:
         """Return what each module adds, read from its own place's width."""
-        found = {}
+        found, device = {}, next(iter(self.stored().values())).device
         for one in self._placed:
-            x = probe(one.width)
+            x = probe(one.width, device)
             y = in_float32(one.module, x)
             found[one.name] = y - x if one.form == "replace" else y
         return found

@@ -83,7 +83,7 @@ def classify(attached: Attached, slot: str, clients: int = 4, seed: int = 0) -> 
 def _change(attached: Attached, slot: str, vector: Vector) -> np.ndarray:
     attached.write(slot, vector)
     changes = attached.changes(slot)
-    parts = [changes[name].detach().double().numpy().ravel() for name in sorted(changes)]
+    parts = [changes[name].detach().double().cpu().numpy().ravel() for name in sorted(changes)]
     return np.concatenate(parts) if parts else np.full(1, np.nan)
 
 

@@ -62,7 +62,7 @@ class OwnParameters(Attachment):
 
     def changes(self) -> dict[str, Tensor]:
         """Return the difference to the original tensors."""
-        return {name: t.detach() - self._original[name] for name, t in self.stored().items()}
+        return {name: t.detach() - self._original[name].to(t.device) for name, t in self.stored().items()}
 
     @torch.no_grad()
     def _put(self, values: Mapping[str, Tensor]) -> None:

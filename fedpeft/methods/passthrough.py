@@ -241,7 +241,8 @@ def _learns(model: PreTrainedModel, attached: Attachment) -> bool:
 
 def _pass(model: PreTrainedModel) -> torch.Tensor:
     # As training reads a language model: the decoder alone, the head apart from it.
-    found: torch.Tensor = getattr(model, model.base_model_prefix)(input_ids=torch.arange(4)[None])[0]
+    ids = torch.arange(4, device=model.device)[None]
+    found: torch.Tensor = getattr(model, model.base_model_prefix)(input_ids=ids)[0]
     return found.float()
 
 

@@ -13,6 +13,7 @@ from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from fedpeft.base.placement import place
 from fedpeft.methods.attachment import Attachment, probe
 from fedpeft.methods.layout import LINEAR, features
 from fedpeft.methods.method import Method
@@ -77,6 +78,10 @@ class PeftAttachment(Attachment):
                 if is_norm(layer.get_base_layer()):
                     cast(nn.Module, layer).register_forward_hook(lambda _, inputs, out: out.to(inputs[0].dtype))
 
+    def place(self, device: torch.device) -> None:
+        """Move what peft keeps beside the layers, such as projections that they share."""
+        place(self._wrapped, device)
+
     def enable(self, on: bool) -> None:
         """Add the slot to the active ones, or take it out."""
         self._set(self._slot, on)
@@ -87,9 +92,9 @@ class PeftAttachment(Attachment):
         before = list(self._active)
         for other in before:
             self._set(other, False)
-        found = {}
+        found, device = {}, next(iter(self.parameters.values())).device
         for name, layer in self._layers().items():
-            x = _probe(layer.get_base_layer(), self._dtype)
+            x = _probe(layer.get_base_layer(), self._dtype, device)
             if x is None:
                 continue
             run = cast(nn.Module, layer)
@@ -133,14 +138,14 @@ def is_norm(base: nn.Module) -> bool:
     return isinstance(weight, Tensor) and weight.ndim == 1
 
 
-def _probe(base: nn.Module, dtype: torch.dtype) -> Tensor | None:
+def _probe(base: nn.Module, dtype: torch.dtype, device: torch.device) -> Tensor | None:
     """Return the fixed input of a layer, or None when its kind is not known."""
     if isinstance(base, LINEAR):
-        return probe(features(base)[0]).to(dtype)
+        return probe(features(base)[0], device).to(dtype)
     if isinstance(base, nn.Embedding):
-        return torch.arange(base.num_embeddings)[None]
+        return torch.arange(base.num_embeddings, device=device)[None]
     if is_norm(base):
-        return probe(len(cast(Tensor, base.weight))).to(dtype)
+        return probe(len(cast(Tensor, base.weight)), device).to(dtype)
     return None
 
 

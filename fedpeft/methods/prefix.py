@@ -65,6 +65,10 @@ class Prefixes(Attachment):
         """Let every token attend to the prefix, or not."""
         self._on = on
 
+    def place(self, device: torch.device) -> None:
+        """Move the numbers, or what computes them."""
+        self._vectors.to(device)
+
     def folded(self) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
         """Return the keys and values as the prefix that peft opens, whatever they are computed from."""
         return {VECTORS: self._vectors().detach()}, self._plain

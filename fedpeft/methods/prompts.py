@@ -84,6 +84,10 @@ class Prompts(Attachment):
         """Put the vectors before every text, or not."""
         self._on = on
 
+    def place(self, device: torch.device) -> None:
+        """Move the vectors, or what computes them."""
+        self._vectors.to(device)
+
     def folded(self) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
         """Return the vectors as the prompt that peft opens, whatever they are computed from."""
         return {VECTORS: self._vectors().detach()}, self._plain

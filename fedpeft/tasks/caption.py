@@ -126,9 +126,10 @@ class Caption(Task[Captioned]):
     def features(self, model: nn.Module, batch: Batch) -> tuple[Tensor, nn.Module, Tensor]:
         """Look at the images, read the text, and return the hidden states before the text's pieces."""
         seer: Any = model
-        assert batch.pixels is not None  # noqa: S101 - batches() always gives them
-        pixels = batch.pixels.to(seer.dtype)
-        hidden = seer.model(input_ids=batch.ids, pixel_values=pixels, use_cache=False).last_hidden_state
+        read = batch.to(seer.device)
+        assert read.pixels is not None  # noqa: S101 - batches() always gives them
+        pixels = read.pixels.to(seer.dtype)
+        hidden = seer.model(input_ids=read.ids, pixel_values=pixels, use_cache=False).last_hidden_state
         return labelled(hidden, batch.labels, seer.get_output_embeddings())
 
     def predict(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -117,23 +117,29 @@ class Classification(Task[Examples]):
     def predict(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the logits of the client's own classes, and the classes counted from the first of them."""
         classifier: Any = model
+        read = batch.to(classifier.device)
         if self._pooling == "model":
-            logits = classifier(input_ids=batch.ids, attention_mask=batch.mask).logits.float()
+            logits = classifier(input_ids=read.ids, attention_mask=read.mask).logits.float()
         else:
             encoder, head = getattr(classifier, classifier.base_model_prefix), classifier.classifier
-            hidden = encoder(input_ids=batch.ids, attention_mask=batch.mask).last_hidden_state
-            logits = head(mean_pooled(hidden, batch.mask)).float()
+            hidden = encoder(input_ids=read.ids, attention_mask=read.mask).last_hidden_state
+            logits = head(mean_pooled(hidden, read.mask)).float()
         first, last = (int(n) for n in batch.labels[0, 1:])
-        return logits[:, first:last], batch.labels[:, 0] - first
+        return logits[:, first:last], (batch.labels[:, 0] - first).to(logits.device)
 
     def replaceable(self, batch: Batch) -> Tensor:
-        """Return the words: not the mark at the start, nor the one at the end."""
-        assert batch.mask is not None  # noqa: S101 - batches() always gives one
-        free = batch.mask.bool().clone()
-        free[:, 0] = False
-        ends = batch.mask.sum(dim=1) - 1
-        free[torch.arange(len(ends)), ends] = False
-        return free
+        """Return the words."""
+        return words(batch)
+
+
+def words(batch: Batch) -> Tensor:
+    """Return which positions of an encoder's batch are words: not the mark at the start, nor the one at the end."""
+    assert batch.mask is not None  # noqa: S101 - an encoder's batches always have one
+    free = batch.mask.bool().clone()
+    free[:, 0] = False
+    ends = batch.mask.sum(dim=1) - 1
+    free[torch.arange(len(ends)), ends] = False
+    return free
 
 
 def mean_pooled(hidden: Tensor, mask: Tensor | None) -> Tensor:

@@ -50,6 +50,7 @@ class Keystrokes:
         saved, characters : float
             Keystrokes saved, and keystrokes without suggestions.
         """
+        self._length, self._group = self._length.to(targets.device), self._group.to(targets.device)
         length = self._length[targets]
         better = ahead(logits, targets)
         saved = torch.zeros_like(length)
@@ -72,5 +73,5 @@ def _groups(pieces: list[str], typed: int) -> Tensor:
 def ahead(logits: Tensor, targets: Tensor) -> Tensor:
     """Mark what comes before the target: what is likelier, and of equals (bfloat16 has many) those of lower number."""
     target = logits.gather(1, targets[:, None])
-    earlier = torch.arange(logits.shape[1]) < targets[:, None]
+    earlier = torch.arange(logits.shape[1], device=logits.device) < targets[:, None]
     return (logits > target) | ((logits == target) & earlier)

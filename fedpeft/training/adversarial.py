@@ -76,7 +76,7 @@ class Perturbed:
         """
         steps = 1 if wanted.kind == "fgm" else wanted.steps
         pace = wanted.radius if wanted.kind == "fgm" else 1.5 * wanted.radius / steps
-        change = torch.zeros(shape)
+        change = torch.zeros(shape, device=self._embedding.get_parameter("weight").device)
         for _ in range(steps):
             self._change = change.requires_grad_()
             (gradient,) = torch.autograd.grad(loss(), [self._change])
@@ -88,4 +88,4 @@ class Perturbed:
         return loss()
 
     def _add(self, _: nn.Module, __: tuple[Tensor, ...], out: Tensor) -> Tensor | None:
-        return None if self._change is None else out + self._change.to(out.dtype)
+        return None if self._change is None else out + self._change.to(out)

@@ -53,7 +53,7 @@ class Objective:
         float
             Mean cross-entropy of the batch as it was read, noise included, in nats.
         """
-        with torch.autocast("cpu", torch.bfloat16, enabled=self._training.autocast):
+        with self._in_precision():
             # Before the student: asking the bare base switches slots, and the teacher reads what nobody has disturbed.
             taught = None if self._teacher is None else self._teacher.logits(self._attached, batch)
             with self._embedding.noisy(self._shape(batch), self._training.noise):
@@ -61,10 +61,13 @@ class Objective:
         (share * total).backward()
         wanted = self._training.adversarial
         if wanted is not None:
-            with self._embedding.hooked(), torch.autocast("cpu", torch.bfloat16, enabled=self._training.autocast):
+            with self._embedding.hooked(), self._in_precision():
                 worst = self._embedding.worst(lambda: self._loss(batch, taught)[0], self._shape(batch), wanted)
             (share * worst).backward()
         return float(entropy.detach())
+
+    def _in_precision(self) -> torch.autocast:
+        return torch.autocast(self._attached.model.device.type, torch.bfloat16, enabled=self._training.autocast)
 
     def _shape(self, batch: Batch) -> torch.Size:
         """Return the shape of a batch's embeddings."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from fedpeft.base.placement import chance, set_chance
 from fedpeft.errors import FedpeftError
 from fedpeft.tasks import Batch, Task
 from fedpeft.training.config import Training
@@ -31,10 +32,19 @@ class Steps:
     training : Training
     forget : callable
         Removes all gradients.
+    device : torch.device
+        Where the model computes.
     """
 
-    def __init__(self, objective: Objective, task: Task[Any], training: Training, forget: Callable[[], None]) -> None:
-        self._objective, self._task, self._forget = objective, task, forget
+    def __init__(
+        self,
+        objective: Objective,
+        task: Task[Any],
+        training: Training,
+        forget: Callable[[], None],
+        device: torch.device,
+    ) -> None:
+        self._objective, self._task, self._forget, self._device = objective, task, forget, device
         self.micro = min(training.micro_batch or training.batch, training.batch)
 
     def backward(self, batch: Batch) -> tuple[float, int]:
@@ -45,7 +55,7 @@ class Steps:
         FedpeftError
             When there is not even memory for one example at a time.
         """
-        chance = torch.get_rng_state()
+        was = chance(self._device)
         while True:
             try:
                 return self._passes(batch)
@@ -56,7 +66,10 @@ class Steps:
                 if self.micro == 1:
                     remedy = "try checkpointing, chunk, a shorter data.window or base.precision = 'nf4'"
                     raise FedpeftError("memory", "none left", "enough for one example at a time", remedy) from error
-            torch.set_rng_state(chance)
+            if self._device.type == "cuda":
+                # The parts that follow are smaller: what was kept for larger ones would lie beside them.
+                torch.cuda.empty_cache()
+            set_chance(was, self._device)
             self.micro = (self.micro + 1) // 2
 
     def _passes(self, batch: Batch) -> tuple[float, int]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fedpeft.base import Base, load_base
+from fedpeft.base.placement import place
 from fedpeft.errors import ScenarioError
 from fedpeft.methods import Attached
 from fedpeft.tasks import Batch, Task
@@ -34,7 +35,7 @@ class Teacher:
         self._task = task
         self._model = None
         if wanted.teacher:
-            base = _loaded(wanted.teacher, str(task.base.dtype).removeprefix("torch."))
+            base = _loaded(wanted.teacher, str(task.base.dtype).removeprefix("torch."), task.base.model.device)
             if _pieces(base) != _pieces(task.base):
                 raise ScenarioError(
                     "training.distillation.teacher", wanted.teacher, f"a base with the pieces of {task.base.name}"
@@ -59,6 +60,8 @@ def _pieces(base: Base) -> tuple[dict[str, int], int]:
 
 
 @lru_cache(maxsize=1)
-def _loaded(name: str, dtype: str) -> Base:
+def _loaded(name: str, dtype: str, device: torch.device) -> Base:
     """Return a base that stays warm: every client of a process asks the same teacher, in every round."""
-    return load_base(name, dtype)
+    base = load_base(name, dtype)
+    place(base.model, device)
+    return base

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from fedpeft.base.heap import give_back
+from fedpeft.base.placement import seeded
 from fedpeft.methods import Attached
 from fedpeft.seeds import stream
 from fedpeft.tasks import Batch, Encoded, Task
@@ -83,7 +83,7 @@ def train(
     total = training.total_steps(len(examples))
     # What an earlier call left behind when it was broken off.
     optimizer.zero_grad(set_to_none=True)
-    steps = Steps(Objective(attached, slot, task, training), task, training, optimizer.zero_grad)
+    steps = Steps(Objective(attached, slot, task, training), task, training, optimizer.zero_grad, attached.model.device)
     patience = None
     if training.patience and validation is not None and validation.tokens:
         patience = Patience(attached, slot, task, validation, training.patience)
@@ -121,8 +121,7 @@ def _factors(attached: Attached, slot: str, training: Training) -> dict[int, flo
 @contextmanager
 def _prepared(attached: Attached, training: Training, seed: int) -> Iterator[None]:
     """Seed what draws from torch's own generator, and switch checkpointing on and off again."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed % 2**63)
+    with seeded(seed, attached.model.device):
         if training.checkpointing or training.chunk is not None:
             give_back()
         if not training.checkpointing:
