@@ -11,14 +11,17 @@ with a message's own pieces; what comes after it, such as ChatML's line break, i
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from os.path import commonprefix
 from typing import Any, Protocol
 
-from fedpeft.errors import BaseError
+from fedpeft.errors import BaseError, DataError
 
 PAD, START, END, ME, YOU = "<pad>", "<s>", "</s>", "<me>", "<you>"
 _PROBES = ("QzU1", "QzA1", "QzU2", "QzA2")
+_ROLES = ("user", "assistant") * 2
+_TOLD = "QzS1"
 """Contents that no template writes of its own accord."""
 _SOME_DAY = "{% macro strftime_now(form) %}26 Jul 2024{% endmacro %}"
 """Before a template that tells the day, or its marks would be others tomorrow."""
@@ -54,6 +57,8 @@ class Marks:
         Fills windows up.
     after, after_you : tuple of int
         Behind the ends, not learnt.
+    system : tuple of two tuples of int, optional
+        Around what a system says, instead of ``start``; None where the base has no form for that.
     """
 
     start: tuple[int, ...]
@@ -64,6 +69,20 @@ class Marks:
     pad: int
     after: tuple[int, ...] = ()
     after_you: tuple[int, ...] = ()
+    system: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+
+    def told(self, tokenizer: Tokenizer, text: str) -> tuple[int, ...]:
+        """Return what a conversation begins with whose system says something.
+
+        Raises
+        ------
+        DataError
+            When the base has no form for that.
+        """
+        if self.system is None:
+            raise DataError("messages", "a system's", "a user's and an assistant's", "this base has no mark for it")
+        pieces = tokenizer([text], add_special_tokens=False, split_special_tokens=True)["input_ids"][0]
+        return (*self.system[0], *pieces, *self.system[1])
 
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> Marks:
@@ -90,10 +109,8 @@ def _single(tokenizer: Tokenizer, token: str) -> tuple[int, ...]:
 
 
 def _from_template(tokenizer: Any, pad: int) -> Marks:
-    messages = [{"role": role, "content": text} for role, text in zip(("user", "assistant") * 2, _PROBES, strict=True)]
     try:
-        template = _SOME_DAY + tokenizer.chat_template
-        written = str(tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False))
+        written = _written(tokenizer, zip(_ROLES, _PROBES, strict=True))
     except Exception as error:  # templates raise classes of Jinja's and of their own
         raise BaseError("base chat template", str(error)[:80], "one that writes user and assistant by turns") from error
     parts = []
@@ -116,7 +133,28 @@ def _from_template(tokenizer: Any, pad: int) -> Marks:
     end, after = _split(ids(closing), tokenizer.eos_token_id)
     end_you, after_you = _split(ids(closing_you), tokenizer.eos_token_id)
     start = ids(first[: len(first) - len(you)])
-    return Marks(start, ids(answer[len(closing_you) :]), ids(you), end, end_you, pad, after, after_you)
+    told = _around_system(tokenizer, you)
+    system = None if told is None else (ids(told[0]), ids(told[1]))
+    return Marks(start, ids(answer[len(closing_you) :]), ids(you), end, end_you, pad, after, after_you, system)
+
+
+def _written(tokenizer: Any, said: Iterable[tuple[str, str]]) -> str:
+    messages = [{"role": role, "content": text} for role, text in said]
+    template = _SOME_DAY + tokenizer.chat_template
+    return str(tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False))
+
+
+def _around_system(tokenizer: Any, you: str) -> tuple[str, str] | None:
+    """Return what a template writes before and behind a system's message; None where it has no place of its own."""
+    try:
+        written = _written(tokenizer, [("system", _TOLD), *zip(_ROLES, _PROBES, strict=True)])
+    except Exception:  # templates without a system raise classes of Jinja's and of their own
+        return None
+    before, found, rest = written.partition(_TOLD)
+    behind, _, _ = rest.partition(_PROBES[0])
+    if not found or not behind.endswith(you) or any(probe in before for probe in _PROBES):
+        return None
+    return before, behind[: len(behind) - len(you)]
 
 
 def _common(one: str, other: str) -> str:

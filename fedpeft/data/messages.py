@@ -17,11 +17,14 @@ class Message:
         Whether the owner of the device wrote it. Only these are learnt from; the others are context.
     time : float
         When it was sent, in seconds; only the order matters.
+    system : bool
+        Whether it tells a chat model what it is there for, at the beginning of a conversation: nobody's own words.
     """
 
     text: str
     mine: bool
     time: float
+    system: bool = False
 
 
 Conversation = tuple[Message, ...]

@@ -65,5 +65,6 @@ def _between(history: list[Conversation], start: float, end: float, context: int
         if any(conversation[i].mine for i in inside):
             first = inside[0]
             low = max(0, first - context)
-            excerpts.append(Excerpt(conversation[low : inside[-1] + 1], first - low))
+            told = conversation[:1] if low and conversation[0].system else ()
+            excerpts.append(Excerpt((*told, *conversation[low : inside[-1] + 1]), len(told) + first - low))
     return tuple(sorted(excerpts, key=lambda e: e.messages[e.first].time))

@@ -9,7 +9,7 @@ assistant (:mod:`fedpeft.data.marks`). Tokenizers without either separate messag
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,10 +36,13 @@ class Windows:
         Right-padded token ids.
     labels : ndarray of int32, shape (n, length)
         The same ids where the person's own pieces are to be predicted, ``IGNORED`` elsewhere. Not shifted.
+    positions : ndarray of int32, shape (n, length), optional
+        Where a row holds several examples: the place of each token in its own, 0 where one begins and in padding.
     """
 
     ids: NDArray[np.int32]
     labels: NDArray[np.int32]
+    positions: NDArray[np.int32] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -51,7 +54,11 @@ class Windows:
 
     def head(self, count: int) -> Windows:
         """Return the first ``count`` windows."""
-        return Windows(self.ids[:count], self.labels[:count])
+        return self[np.arange(min(count, len(self)))]
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> Windows:
+        """Return the windows of these numbers."""
+        return Windows(self.ids[rows], self.labels[rows], None if self.positions is None else self.positions[rows])
 
 
 def windows(excerpts: Iterable[Excerpt], tokenizer: Tokenizer, length: int) -> Windows:
@@ -77,17 +84,25 @@ def windows(excerpts: Iterable[Excerpt], tokenizer: Tokenizer, length: int) -> W
         Empty (n = 0) when the person wrote nothing here.
     """
     marks = Marks.of(tokenizer)
-    if length - len(marks.start) < _LEAST:
-        raise DataError(
-            "data.window", length, f"at least {len(marks.start) + _LEAST}: this base's contexts begin with marks"
-        )
-    rows = [row for excerpt in excerpts for row in _rows(*pieces(excerpt, tokenizer, marks), marks, length)]
+    require_room(marks.start, length)
+    rows = [row for excerpt in excerpts for row in overlapping(*pieces(excerpt, tokenizer, marks), marks.start, length)]
     ids = np.full((len(rows), length), marks.pad, np.int32)
     labels = np.full((len(rows), length), IGNORED, np.int32)
     for i, (tokens, targets) in enumerate(rows):
         ids[i, : len(tokens)] = tokens
         labels[i, : len(targets)] = targets
     return Windows(ids, labels)
+
+
+def require_room(start: Sequence[int], length: int) -> None:
+    """Refuse a window that what it begins with fills up.
+
+    Raises
+    ------
+    DataError
+    """
+    if length - len(start) < _LEAST:
+        raise DataError("data.window", length, f"at least {len(start) + _LEAST}: this base's contexts begin with marks")
 
 
 def pieces(excerpt: Excerpt, tokenizer: Tokenizer, marks: Marks) -> tuple[list[int], list[int]]:
@@ -106,17 +121,33 @@ def pieces(excerpt: Excerpt, tokenizer: Tokenizer, marks: Marks) -> tuple[list[i
     return tokens, targets
 
 
-def _rows(tokens: list[int], targets: list[int], marks: Marks, length: int) -> Iterator[tuple[list[int], list[int]]]:
-    """Cut one conversation into windows that overlap by a quarter; skip windows with nothing to learn."""
-    room = length - len(marks.start)
+def overlapping(
+    tokens: Sequence[int], targets: Sequence[int], start: Sequence[int], length: int
+) -> Iterator[tuple[list[int], list[int]]]:
+    """Cut a text into windows that overlap by a quarter; skip windows with nothing to learn.
+
+    Parameters
+    ----------
+    tokens, targets : sequence of int
+        Ids and labels, of one length.
+    start : sequence of int
+        What each window begins with.
+    length : int
+
+    Yields
+    ------
+    tokens, targets : list of int
+        Of one window, at most ``length``.
+    """
+    room = length - len(start)
     overlap = room // 4
     begin = 0
     while begin < len(tokens):
         end = min(begin + room, len(tokens))
         fresh = begin if begin == 0 else begin + overlap
-        row = [IGNORED] * (fresh - begin) + targets[fresh:end]
-        if any(t != IGNORED for t in ([IGNORED] * len(marks.start) + row)[1:]):
-            yield [*marks.start, *tokens[begin:end]], [IGNORED] * len(marks.start) + row
+        row = [IGNORED] * (len(start) + fresh - begin) + [*targets[fresh:end]]
+        if any(t != IGNORED for t in row[1:]):
+            yield [*start, *tokens[begin:end]], row
         if end == len(tokens):
             return
         begin = end - overlap

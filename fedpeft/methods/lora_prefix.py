@@ -25,6 +25,7 @@ class LoraPrefix(Hybrid):
     name: ClassVar[str] = "lora_prefix"
     algebra: ClassVar[Algebra] = Algebra.MULTILINEAR
     mergeable: ClassVar[bool] = False
+    precedes: ClassVar[bool] = True
     checkpointing: ClassVar[bool] = False
     equation: ClassVar[str] = "o = softmax(Q [P_K; K]ᵀ/√d) [P_V; V], Q, K, V from W + s B A"
     source: ClassVar[str] = "Hu et al. 2021, arXiv:2106.09685; Liu et al. 2022, arXiv:2110.07602"

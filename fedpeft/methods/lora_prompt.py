@@ -25,6 +25,7 @@ class LoraPrompt(Hybrid):
     name: ClassVar[str] = "lora_prompt"
     algebra: ClassVar[Algebra] = Algebra.MULTILINEAR
     mergeable: ClassVar[bool] = False
+    precedes: ClassVar[bool] = True
     equation: ClassVar[str] = "h = f_{W + s B A}([P; E(x)])"
     source: ClassVar[str] = "Hu et al. 2021, arXiv:2106.09685; Lester et al. 2021, arXiv:2104.08691"
     sends: ClassVar[str] = "A, B and P: r (in + out) per matrix and k d"

@@ -55,6 +55,8 @@ class Method(BaseModel, ABC):
     """What the base is quantized to before the method is attached: full, nf4 or int8."""
     checkpointing: ClassVar[bool] = True
     """Whether activations can be recomputed under it; a cache of keys and values forbids that."""
+    precedes: ClassVar[bool] = False
+    """Whether it puts positions of its own before a text, so that a row must hold one text only."""
     rate: ClassVar[float] = 1e-3
     """A learning rate that suits the method, where none is given: comparisons use it."""
     equation: ClassVar[str]
@@ -82,6 +84,10 @@ class Method(BaseModel, ABC):
     def foundations(self) -> list[Path]:
         """Return the folders of the adapters that it stands on; each must be of the base it is attached to."""
         return []
+
+    def over(self, precision: str) -> Method:
+        """Return the method that makes the same change over a base held in ``precision``; itself, as a rule."""
+        return self
 
     @property
     def averaging(self) -> Algebra:
@@ -177,7 +183,7 @@ def first_complaint(error: ValidationError, prefix: str, model: type[BaseModel])
     if complaint["type"] == "extra_forbidden":
         owner = model
         for part in path[:-1]:
-            owner = table_of(owner.model_fields[part].annotation) or owner
+            owner = table_of(owner.model_fields[part.partition("[")[0]].annotation) or owner
         return ScenarioError(field, path[-1], "a known field", nearest(path[-1], owner.model_fields))
     message = complaint["msg"].removeprefix("Value error, ")
     return ScenarioError(field, complaint["input"], message[0].lower() + message[1:])
@@ -190,6 +196,9 @@ def _path(loc: tuple[int | str, ...], model: type[BaseModel]) -> list[str]:
     for part in loc:
         if owner is None:
             break
+        if isinstance(part, int) and path:
+            path[-1] += f"[{part}]"  # the table of a list of tables
+            continue
         path.append(str(part))
         owner = table_of(owner.model_fields[str(part)].annotation) if str(part) in owner.model_fields else None
     return path

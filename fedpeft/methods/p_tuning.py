@@ -28,6 +28,7 @@ class PTuning(Method):
     name: ClassVar[str] = "p_tuning"
     algebra: ClassVar[Algebra] = Algebra.NETWORK
     mergeable: ClassVar[bool] = False
+    precedes: ClassVar[bool] = True
     equation: ClassVar[str] = "h = f([g(E); E(x)]), g an MLP or LSTM"
     source: ClassVar[str] = "Liu et al. 2021, arXiv:2103.10385"
     sends: ClassVar[str] = "E and g: k d + 2 d w + w² + 2 w + d (MLP)"

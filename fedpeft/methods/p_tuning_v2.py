@@ -31,6 +31,7 @@ class PTuningV2(Method):
     name: ClassVar[str] = "p_tuning_v2"
     algebra: ClassVar[Algebra] = Algebra.SET
     mergeable: ClassVar[bool] = False
+    precedes: ClassVar[bool] = True
     checkpointing: ClassVar[bool] = False
     equation: ClassVar[str] = "o = softmax(Q [P_K; K]ᵀ/√d) [P_V; V] in every layer"
     source: ClassVar[str] = "Liu et al. 2022, arXiv:2110.07602"

@@ -30,6 +30,7 @@ class PrefixTuning(Method):
     name: ClassVar[str] = "prefix_tuning"
     algebra: ClassVar[Algebra] = Algebra.NETWORK
     mergeable: ClassVar[bool] = False
+    precedes: ClassVar[bool] = True
     checkpointing: ClassVar[bool] = False
     equation: ClassVar[str] = "o = softmax(Q [P_K; K]ᵀ/√d) [P_V; V], P = W' tanh(W E + b) + b'"
     source: ClassVar[str] = "Li & Liang 2021, arXiv:2101.00190"

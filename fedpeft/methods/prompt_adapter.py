@@ -25,6 +25,7 @@ class PromptAdapter(Hybrid):
     name: ClassVar[str] = "prompt_adapter"
     algebra: ClassVar[Algebra] = Algebra.NETWORK
     mergeable: ClassVar[bool] = False
+    precedes: ClassVar[bool] = True
     equation: ClassVar[str] = "h = f_{y + U g(D y + a) + b}([P; E(x)])"
     source: ClassVar[str] = "Pfeiffer et al. 2021, arXiv:2005.00247; Lester et al. 2021, arXiv:2104.08691"
     sends: ClassVar[str] = "D, a, U, b and P: 2 d m + m + d per layer and k d"

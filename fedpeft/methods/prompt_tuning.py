@@ -31,6 +31,7 @@ class PromptTuning(Method):
     name: ClassVar[str] = "prompt_tuning"
     algebra: ClassVar[Algebra] = Algebra.SET
     mergeable: ClassVar[bool] = False
+    precedes: ClassVar[bool] = True
     equation: ClassVar[str] = "h = f([P; E(x)])"
     source: ClassVar[str] = "Lester et al. 2021, arXiv:2104.08691"
     sends: ClassVar[str] = "P: k d"

@@ -19,6 +19,7 @@ from fedpeft.data import Client
 from fedpeft.data.card import card
 from fedpeft.data.federation import Federation
 from fedpeft.data.windows import IGNORED, Windows, windows
+from fedpeft.tasks.apart import reading
 from fedpeft.tasks.keystrokes import Keystrokes
 from fedpeft.tasks.task import Batch, Splits, Task
 
@@ -63,7 +64,7 @@ class NextWord(Task[Windows]):
             windows(part, self.base.tokenizer, self._window) for part in (split.train, split.validation, split.test)
         )
         if self._max:
-            train = Windows(train.ids[-self._max :], train.labels[-self._max :])
+            train = train[np.arange(len(train))[-self._max :]]
         messages = sum(len(e.mine()) for e in split.train + split.validation + split.test)
         return Splits(train, validation, test, messages)
 
@@ -71,12 +72,14 @@ class NextWord(Task[Windows]):
         """Yield batches, each cut to its last label: causal attention does not see what follows."""
         for start in range(0, len(order), size):
             rows = order[start : start + size]
-            ids, labels = examples.ids[rows], examples.labels[rows]
-            length = int(np.flatnonzero((labels != IGNORED).any(axis=0)).max(initial=1)) + 1
-            yield Batch(
-                torch.from_numpy(ids[:, :length].astype(np.int64)),
-                torch.from_numpy(labels[:, :length].astype(np.int64)),
+            some = examples[rows]
+            length = int(np.flatnonzero((some.labels != IGNORED).any(axis=0)).max(initial=1)) + 1
+            ids, labels, positions = (
+                None if numbers is None else torch.from_numpy(numbers[:, :length].astype(np.int64))
+                for numbers in (some.ids, some.labels, some.positions)
             )
+            assert ids is not None and labels is not None  # noqa: S101 - only positions may be absent
+            yield Batch(ids, labels, positions=positions)
 
     def order(self, examples: Windows) -> np.ndarray:
         """Return the windows by the place of their last label."""
@@ -88,7 +91,8 @@ class NextWord(Task[Windows]):
         """Run the decoder and return the hidden states of the labelled positions."""
         causal: Any = model
         decoder = getattr(causal, causal.base_model_prefix)
-        hidden = decoder(input_ids=batch.ids, use_cache=False).last_hidden_state
+        dtype = causal.get_input_embeddings().weight.dtype
+        hidden = decoder(**reading(batch.to(causal.device), dtype), use_cache=False).last_hidden_state
         return labelled(hidden, batch.labels, causal.get_output_embeddings())
 
     def predict(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -106,7 +110,7 @@ class NextWord(Task[Windows]):
         read = own.flip(1).cumsum(dim=1).flip(1) > 0
         free = read & ~own
         free[:, 0] = False
-        return free
+        return free if batch.positions is None else free & (batch.positions > 0)
 
     @cached_property
     def _keystrokes(self) -> Keystrokes:
@@ -125,4 +129,7 @@ def labelled(hidden: Tensor, labels: Tensor, head: nn.Module) -> tuple[Tensor, n
     """
     targets = labels[:, 1:]
     counted = targets != IGNORED
-    return hidden[:, :-1][counted], head, targets[counted]
+    # Counted where the labels are, so that a device need not be asked how many there are.
+    rows, places = counted.nonzero(as_tuple=True)
+    at = (rows * labels.shape[1] + places).to(hidden.device)
+    return hidden.flatten(0, 1).index_select(0, at), head, targets[counted].to(hidden.device)

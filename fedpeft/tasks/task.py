@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from fedpeft.base import Base
@@ -61,21 +63,36 @@ class Batch:
         1 where there is text. Causal models need none: what follows cannot be seen.
     pixels : Tensor of float32, shape (b, 3, height, width), optional
         The images that the text is about.
+    positions : Tensor of int64, shape (b, t), optional
+        Where rows hold several examples: each token's place in its own, 0 where one begins and in padding.
+    replies : tuple of Tensor of int64, shape (m, u), optional
+        Ids and mask of texts that rows are compared with; each part of a batch has them all.
     """
 
     ids: Tensor
     labels: Tensor
     mask: Tensor | None = None
     pixels: Tensor | None = None
+    positions: Tensor | None = None
+    replies: tuple[Tensor, Tensor] | None = None
 
     def with_ids(self, ids: Tensor) -> Batch:
         """Return the same batch with other token ids."""
         return replace(self, ids=ids)
 
+    def to(self, device: torch.device) -> Batch:
+        """Return the same batch with what a model reads on its device; labels stay, which are counted first."""
+        mask, pixels, positions = (
+            None if t is None else t.to(device) for t in (self.mask, self.pixels, self.positions)
+        )
+        replies = None if self.replies is None else (self.replies[0].to(device), self.replies[1].to(device))
+        return Batch(self.ids.to(device), self.labels, mask, pixels, positions, replies)
+
     def rows(self, start: int, stop: int) -> Batch:
         """Return some of the rows."""
-        parts = (None if t is None else t[start:stop] for t in (self.mask, self.pixels))
-        return Batch(self.ids[start:stop], self.labels[start:stop], *parts)
+        aligned = (self.mask, self.pixels, self.positions)
+        mask, pixels, positions = (None if t is None else t[start:stop] for t in aligned)
+        return Batch(self.ids[start:stop], self.labels[start:stop], mask, pixels, positions, self.replies)
 
 
 class Task(ABC, Generic[E]):
@@ -90,6 +107,12 @@ class Task(ABC, Generic[E]):
 
     def __init__(self, base: Base) -> None:
         self.base = base
+
+    def over(self, base: Base) -> Self:
+        """Return the same examples over another copy of the base: how it is held does not change how they are read."""
+        other = copy(self)
+        other.base = base
+        return other
 
     @property
     @abstractmethod
