@@ -107,10 +107,11 @@ def _pair(worker: Worker) -> list[str]:
 
 def _loss(worker: Worker, pair: list[str], round_: int, change: np.ndarray) -> float:
     """Return the mean loss of two clients on their validation text, each with its own private parts."""
-    attached, losses = worker.attached, []
+    losses = []
     for client in pair:
-        attached.activate(SHARED)
-        attached.write(SHARED, worker.start(client, round_, change))
+        own = worker.fleet.of(client)
+        own.attached.activate(SHARED)
+        own.attached.write(SHARED, worker.start(client, round_, change))
         some = worker.splits(client).validation.head(worker.scenario.federation.panel_windows)
-        losses.append(mean_loss(attached, worker.task, some))
+        losses.append(mean_loss(own.attached, own.task, some))
     return float(np.mean(losses))

@@ -13,6 +13,7 @@ from flwr.clientapp.typing import Mod
 
 from fedpeft.adapters.schema import Vector
 from fedpeft.errors import DataError, ProtocolError
+from fedpeft.federation.fleet import bonds
 from fedpeft.federation.locate import run_folder_of, scenario_of
 from fedpeft.federation.messages import COHORT, Fact, facts, parcel, read_bounded, read_named, read_request
 from fedpeft.federation.personal import keep_personal, score_stranger
@@ -82,8 +83,7 @@ def client_app(mods: Iterable[Mod] = ()) -> ClientApp:
         values: dict[str, Fact] = {
             "client": client,
             "scenario": worker.scenario.digest,
-            "schema": worker.attached.schemas[SHARED].digest,
-            "base": worker.base.fingerprint,
+            **bonds(worker.fleet.of(client)),
             "ready": ready,
             "reason": "" if ready else "no text of their own to train on",
         }
@@ -181,7 +181,8 @@ def _agreed(
     """Read a request and check it against what this client runs."""
     worker = worker_of(context)
     plan, public, data, further = read_request(message.content, int(worker.public_mask.sum()), extra)
-    plan.check(worker.scenario.digest, worker.attached.schemas[SHARED].digest, worker.base.fingerprint, data)
+    own = worker.fleet.of(_client(context))
+    plan.check(worker.scenario.digest, own.attached.schemas[SHARED].digest, own.base.fingerprint, data)
     return worker, plan, worker.whole(public), further
 
 

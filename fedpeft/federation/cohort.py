@@ -46,14 +46,14 @@ def roll_call(grid: Grid, expected: int, agreed: dict[str, str]) -> Roll:
     expected : int
         Nodes to wait for.
     agreed : dict
-        ``scenario``, ``schema`` and ``base`` as on the server.
+        ``scenario``, ``schema``, ``base`` and ``start`` as on the server.
 
     Raises
     ------
     RunError
         When too few nodes appear, or none is ready.
     ProtocolError
-        When a client runs another scenario, schema or base, or two claim one name.
+        When a client runs another scenario, schema or base, starts from other values, or two claim one name.
     """
     ids = _wait_for_nodes(grid, expected)
     asked = [Message(RecordDict(), node, "query.hello") for node in ids]

@@ -139,13 +139,19 @@ def environment() -> dict[str, str]:
 
 def to_toml(tables: Mapping[str, Any], prefix: str = "") -> str:
     """Write nested tables of plain values as TOML (the standard library only reads it)."""
-    plain = {k: v for k, v in tables.items() if not isinstance(v, Mapping)}
-    nested = {k: v for k, v in tables.items() if isinstance(v, Mapping)}
-    text = "".join(f"{key} = {_value(value)}\n" for key, value in plain.items())
-    for key, table in nested.items():
+    text = "".join(f"{key} = {_value(value)}\n" for key, value in tables.items() if not _tables(value))
+    for key, value in tables.items():
         name = f"{prefix}{key}"
-        text += f"\n[{name}]\n" + to_toml(table, f"{name}.")
+        heading = f"[{name}]" if isinstance(value, Mapping) else f"[[{name}]]"
+        text += "".join(f"\n{heading}\n{to_toml(table, f'{name}.')}" for table in _tables(value))
     return text
+
+
+def _tables(value: Any) -> list[Mapping[str, Any]]:
+    """Return what TOML writes under a heading: a table, or a list of them; nothing of plain values."""
+    if isinstance(value, Mapping):
+        return [value]
+    return value if isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value) else []
 
 
 def _value(value: Any) -> str:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from fedpeft.errors import AdapterError, BaseError, FedpeftError, RunError, nearest
 from fedpeft.export.run import export_run, obstacle
 from fedpeft.federation.client import client_app, worker_at
@@ -17,8 +19,10 @@ from fedpeft.federation.ray import conduct_on_ray
 from fedpeft.federation.samples import write_samples
 from fedpeft.federation.server import conduct
 from fedpeft.federation.watcher import Silent, Watcher
+from fedpeft.federation.worker import Worker
 from fedpeft.methods.attached import SHARED
 from fedpeft.scenario import Scenario, load_scenario
+from fedpeft.tasks.chat import Chat
 from fedpeft.tasks.next_word import NextWord
 
 ENGINES = ("inprocess", "serial", "ray")
@@ -104,20 +108,33 @@ class _Runner:
             return
         with folder.lock():
             folder.write(SCENARIO, scenario.model_dump(mode="json"))
-        # Loaded before the fork, so that every process maps the same base.
+        # Loaded before the fork, so that every process shares the same bases.
         config = {key: str(folder.path.resolve() / name) for key, name in _CONFIG.items()}
         worker = worker_at(config["scenario"], config["run-folder"])
+        if self._engine != "ray":
+            worker.fleet.load()
         clients = len(worker.client_ids)
         if self._engine == "ray":
-            conduct_on_ray(folder, clients, self._workers, self._watcher)
+            conduct_on_ray(folder, clients, self._workers, self._watcher, gpus=_gpus(scenario, worker))
         else:
-            with folder.lock(), InProcessGrid(client_app(), clients, config, self._workers) as grid:
+            # A process that is forked from one with a CUDA device cannot use that device.
+            workers = self._workers if worker.attached.model.device.type == "cpu" else 1
+            with folder.lock(), InProcessGrid(client_app(), clients, config, workers) as grid:
                 conduct(grid, worker, folder, self._watcher, self._engine)
         with folder.lock():
             hindered = obstacle(worker.base, worker.attached.config(SHARED)) or _export(folder, scenario)
             # Only a simulation may count what clients hold: here they all live on this machine.
             folder.write(DATA, worker.task.describe(worker.client_ids))
             folder.update(status="finished", device=hindered or "exported")
+
+
+def _gpus(scenario: Scenario, worker: Worker) -> int:
+    """Return how many GPUs Ray shares out among clients."""
+    if worker.attached.model.device.type == "cpu":
+        return 0
+    if ":" in scenario.base.device:
+        raise RunError("base.device", scenario.base.device, "cuda or auto", "Ray chooses each client's device itself")
+    return torch.cuda.device_count()
 
 
 def _export(folder: RunFolder, scenario: Scenario) -> str | None:
@@ -127,7 +144,7 @@ def _export(folder: RunFolder, scenario: Scenario) -> str | None:
     except (AdapterError, BaseError) as error:
         # The training is done and kept: `fedpeft export` says the same again, and can be told otherwise.
         return str(error)
-    if scenario.export.variant == "optional" and scenario.task.kind == NextWord.kind:
+    if scenario.export.variant == "optional" and scenario.task.kind in (NextWord.kind, Chat.kind):
         write_samples(folder, scenario)
     return None
 

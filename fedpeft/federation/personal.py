@@ -64,7 +64,7 @@ def keep_personal(worker: Worker, client: str, change: Vector, model: str) -> di
     done = _finished(folder, key)
     if done is not None:
         return done
-    attached, start = worker.attached, _global(worker, client, change)
+    attached, start = worker.fleet.of(client).attached, _global(worker, client, change)
     test: dict[str, dict[str, float]] = {}
     test["base"] = _test(worker, client)
     attached.write(SHARED, start)
@@ -104,9 +104,10 @@ def score_stranger(worker: Worker, client: str, other: str, change: Vector) -> d
     slot = _personal_slot(worker)
     if stranger.schema != worker.attached.schemas[slot]:
         raise AdapterError(f"private adapter of {other}", stranger.schema.digest[:12], "this scenario's schema")
-    worker.attached.write(SHARED, _global(worker, client, change))
-    worker.attached.write(slot, stranger.vector)
-    return _test(worker, client, *worker.attached.slots)
+    attached = worker.fleet.of(client).attached
+    attached.write(SHARED, _global(worker, client, change))
+    attached.write(slot, stranger.vector)
+    return _test(worker, client, *attached.slots)
 
 
 def _personal_slot(worker: Worker) -> str:
@@ -120,22 +121,24 @@ def _global(worker: Worker, client: str, change: Vector) -> Vector:
 
 
 def _train(worker: Worker, client: str, slot: str, start: Vector, training: Training) -> Personal:
-    worker.attached.activate(*((SHARED,) if slot == SHARED else (SHARED, slot)))
+    own = worker.fleet.of(client)
+    own.attached.activate(*((SHARED,) if slot == SHARED else (SHARED, slot)))
     return personalize(
-        worker.attached,
+        own.attached,
         slot,
         start,
-        worker.task,
+        own.task,
         worker.splits(client),
-        training,
+        own.kind.thrifty(training),
         worker.scenario.personalization.gate,
         derive(worker.scenario.seed, "personalize", client, slot),
     )
 
 
 def _test(worker: Worker, client: str, *slots: str) -> dict[str, float]:
-    worker.attached.activate(*slots)
-    return evaluate(worker.attached, worker.task, worker.splits(client).test).metrics()
+    own = worker.fleet.of(client)
+    own.attached.activate(*slots)
+    return evaluate(own.attached, own.task, worker.splits(client).test).metrics()
 
 
 def _equal_steps(worker: Worker, client: str) -> Training:

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -115,6 +116,9 @@ class Rounds:
         }
         if got.failures:
             row["reasons"] = got.failures
+        if self.scenario.devices:
+            answered = Counter(self.worker.fleet.classes[c] for c in cohort if c not in got.failures)
+            row["devices"] = dict(sorted(answered.items()))
         summed, contributors, reason = got.total, got.contributors, self._unusable(got)
         if summed is None or reason:
             if len(got.failures) == len(cohort):

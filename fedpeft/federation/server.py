@@ -10,6 +10,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedpeft.federation.client import worker_at
 from fedpeft.federation.cohort import roll_call
+from fedpeft.federation.fleet import bonds
 from fedpeft.federation.folder import SCENARIO, RunFolder
 from fedpeft.federation.handshake import begin_session, end_session
 from fedpeft.federation.locate import run_folder_of, scenario_of
@@ -84,6 +85,7 @@ def facts(worker: Worker) -> dict[str, Any]:
             "parameters": base.parameters,
             "float32_bytes": base.float32_bytes,
             "dtype": str(base.dtype).removeprefix("torch."),
+            "device": str(base.model.device),
         },
         "adapter_parameters": worker.size,
         "schema_digest": worker.attached.schemas[SHARED].digest,
@@ -93,11 +95,7 @@ def facts(worker: Worker) -> dict[str, Any]:
 
 def agreed(worker: Worker) -> dict[str, str]:
     """Return what every client must hold alike."""
-    return {
-        "scenario": worker.scenario.digest,
-        "schema": worker.attached.schemas[SHARED].digest,
-        "base": worker.base.fingerprint,
-    }
+    return {"scenario": worker.scenario.digest, **bonds(worker.fleet.reference)}
 
 
 class _Clock:

@@ -52,6 +52,9 @@ def score_people(rounds: Rounds, change: Vector) -> list[dict[str, Any]]:
         results[client]["wrong_user"] = pairs[client]
         results[client]["test"]["wrong_user"] = json.loads(str(values["result"]))
     rows = [results[client] for client in sorted(results)]
+    if scenario.devices:
+        # By the draw that everybody can make, not by a client's word.
+        rows = [{**row, "device": rounds.worker.fleet.classes[row["client"]]} for row in rows]
     rounds.folder.write_lines(PEOPLE, rows)
     rounds.folder.write(SKIPPED, [{"client": c, "reason": r} for c, r in sorted(skipped.items())])
     return rows

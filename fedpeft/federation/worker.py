@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -17,35 +16,35 @@ from fedpeft.adapters.update import WEIGHT, Update, require_finite
 from fedpeft.codecs import WireCodec
 from fedpeft.codecs.ring import Ring
 from fedpeft.codecs.rotation import Rotation
-from fedpeft.device.folders import EVERYBODY, NOBODY
 from fedpeft.errors import DataError, ScenarioError, nearest
+from fedpeft.federation.fleet import Fleet
 from fedpeft.federation.private_state import PrivateState
-from fedpeft.methods import Attached
 from fedpeft.methods.attached import SHARED
 from fedpeft.scenario import Scenario
 from fedpeft.scenario.validate import panel_codec, ring_codec
 from fedpeft.seeds import derive, stream
-from fedpeft.tasks import Splits, open_task
+from fedpeft.tasks import Splits
 from fedpeft.training import Trained, evaluate, train
 from fedpeft.training.evaluate import LANES as TALLY_LANES
-
-# A client's name becomes the name of its folder.
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,127}")
-
-# Up to this many tokens attention is computed plainly.
-_SHORT = 128
 
 TRAIN_LANES = (WEIGHT, "loss", "tokens", "squared_norm", "squared_error", "clipped")
 
 
 class Worker:
-    """Everything that the clients served by one process share: the base, the method, the encoded text.
+    """Everything that the clients served by one process share: the bases, the method, the encoded text.
 
     Parameters
     ----------
     scenario : Scenario
     states : Path
         Folder with one private folder per client.
+
+    Attributes
+    ----------
+    fleet : Fleet
+        What each client computes with.
+    task, attached, base
+        Of the fleet's reference; the server has no other.
     """
 
     def __init__(self, scenario: Scenario, states: Path) -> None:
@@ -53,23 +52,9 @@ class Worker:
         torch.set_num_threads(1)
         self.scenario = scenario
         self.states = states
-        data = scenario.data
-        self.task = open_task(
-            scenario.task.kind,
-            data.federation,
-            scenario.base.name,
-            scenario.base.dtype,
-            scenario.precision,
-            data.window,
-            data.max_windows,
-            scenario.task.pooling,
-        )
+        self.fleet = Fleet(scenario)
+        self.task, self.attached = self.fleet.reference.task, self.fleet.reference.attached
         self.base = self.task.base
-        if data.window <= _SHORT and scenario.task.kind != "caption":
-            # On a CPU the fused kernels' backward pass costs more than it saves: a step takes 15 % longer with them.
-            self.base.model.set_attn_implementation("eager")
-        seed = derive(scenario.seed, "initial adapter")
-        self.attached = Attached(self.base, scenario.shared_method, scenario.private_method, seed)
         self._partition = scenario.partition(self.base.head)
         self._check_roles()
         self.ring = ring_codec(scenario)
@@ -91,23 +76,10 @@ class Worker:
             remedy = "all of it is private or frozen: see federation.partition, federation.private and task.head"
             raise ScenarioError("method.name", method, "something to share in every round", remedy)
 
-    @cached_property
+    @property
     def client_ids(self) -> list[str]:
         """The clients of the scenario, in the federation's order."""
-        ids = list(self.task.client_ids())
-        if len(set(ids)) != len(ids):
-            raise DataError("data.federation", self.task.name, "unique client names")
-        for client in ids:
-            if not _NAME.fullmatch(client) or client in (NOBODY, EVERYBODY):
-                raise DataError(
-                    "client name", client, f"letters, digits, '.', '_', '@', '-', not {NOBODY} or {EVERYBODY}"
-                )
-        wanted = self.scenario.data.clients or len(ids)
-        if wanted > len(ids):
-            raise DataError("data.clients", wanted, f"at most the federation's {len(ids)}")
-        if self.scenario.federation.cohort > wanted:
-            raise DataError("federation.cohort", self.scenario.federation.cohort, f"at most {wanted} clients")
-        return ids[:wanted]
+        return self.fleet.clients
 
     @property
     def size(self) -> int:
@@ -192,7 +164,8 @@ class Worker:
         own = splits.train
         if not own.tokens:
             raise DataError(f"client {client}", "no text of their own", "at least one message to train on")
-        scenario, attached = self.scenario, self.attached
+        scenario, equipment = self.scenario, self.fleet.of(client)
+        attached = equipment.attached
         start = self.start(client, round_, change)
         attached.activate(SHARED)
         attached.write(SHARED, start)
@@ -202,9 +175,9 @@ class Worker:
         trained = train(
             attached,
             SHARED,
-            self.task,
+            equipment.task,
             own,
-            training,
+            equipment.kind.thrifty(training),
             seed,
             keep=lambda n: self.role(round_, n) is not Role.FROZEN,
             validation=splits.validation,
@@ -239,10 +212,10 @@ class Worker:
 
     def score(self, client: str, round_: int, change: Vector) -> Ring:
         """Score the adapter of a finished round on some of a client's validation examples; totals, yet unprotected."""
-        attached = self.attached
-        attached.activate(SHARED)
-        attached.write(SHARED, self.start(client, round_ + 1, change))
+        own = self.fleet.of(client)
+        own.attached.activate(SHARED)
+        own.attached.write(SHARED, self.start(client, round_ + 1, change))
         some = self.splits(client).validation.head(self.scenario.federation.panel_windows)
-        tally = evaluate(attached, self.task, some)
+        tally = evaluate(own.attached, own.task, some)
         empty = np.zeros(0, np.float32)
         return self.tally_codec.encode(Update(empty, tally.lanes()), np.random.default_rng(0))

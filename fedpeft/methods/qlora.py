@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from fedpeft.errors import ScenarioError
 from fedpeft.methods.attachment import Attachment
 from fedpeft.methods.lora import Lora
-from fedpeft.methods.method import register
+from fedpeft.methods.method import Method, register
 
 
 @register
@@ -30,6 +30,14 @@ class QLora(Lora):
     limits: ClassVar[str] = (
         "As lora. Belongs to the quantized base: merge into its dequantized weights, not the published ones."
     )
+
+    def over(self, precision: str) -> Method:
+        """Return lora over a base that is not quantized, as devices with more memory hold it."""
+        if precision != "full":
+            return self
+        lora = Lora(**self.model_dump())
+        lora._beside = self._beside
+        return lora
 
     def attach(self, model: PreTrainedModel, slot: str) -> Attachment:
         """Inject the layers into a quantized base.

@@ -11,18 +11,23 @@ from pydantic import Field
 
 from fedpeft.adapters.partition import PARTITIONS, Partition, keeping
 from fedpeft.aggregation.optimizers import Aggregation
+from fedpeft.base.placement import DEVICE
 from fedpeft.methods import Method, parse_method
+from fedpeft.scenario.devices import DeviceTable, Dtype, Precision
 from fedpeft.secagg import SECURE
 from fedpeft.training import Training
 from fedpeft.training.config import Schedule, Table
+
+_WEIGHT_CAPS = {"next_word": 20_000, "chat": 20_000, "classification": 500, "reply_ranking": 500, "caption": 2_000}
 
 
 class TaskTable(Table):
     """``[task]``: what is learnt."""
 
-    kind: Literal["next_word", "classification", "caption"] = Field(
+    kind: Literal["next_word", "chat", "classification", "reply_ranking", "caption"] = Field(
         "next_word",
-        description="next_word: a personal keyboard; classification: classes of texts; caption: words for pictures.",
+        description="next_word: a personal keyboard; chat: replies and answers to instructions; classification: "
+        "classes of texts; reply_ranking: which reply a person would give; caption: words for pictures.",
     )
     head: Literal["shared", "private"] = Field(
         "shared", description="Whether a classifier's head is averaged, or stays with each client (FedPer)."
@@ -37,14 +42,19 @@ class DataTable(Table):
 
     federation: str = Field(
         "keyboard",
-        description="keyboard, a folder of JSONL files, or module:callable. For classification: intents, banking, "
+        description="keyboard, shakespeare, a folder of JSONL files, or module:callable. For classification: intents, banking, "
         "intents+banking, or a folder whose lines have labels. For captions: shapes, or a folder whose lines have "
         "images.",
     )
     clients: int | None = Field(None, ge=2, description="Use only the first so many clients.")
     window: int = Field(64, ge=8, le=4096, description="Tokens per training window, or read of a text.")
     max_windows: int | None = Field(
-        None, ge=1, description="Keep only the latest so many training windows or texts of a client."
+        None, ge=1, description="Keep only the latest so many training windows, chat examples or texts of a client."
+    )
+    packing: bool | None = Field(
+        None,
+        description="Lay several chat examples into one window; by default so for a chat, unless the method puts "
+        "vectors before the text.",
     )
 
 
@@ -52,11 +62,15 @@ class BaseTable(Table):
     """``[base]``: the frozen model."""
 
     name: str = Field("keyboard", description="keyboard, minilm, tiny-llava, a local folder or a hub id.")
-    dtype: Literal["bfloat16", "float32", "float16"] = Field(
-        "bfloat16", description="Precision the base computes in; adapters are always float32."
-    )
-    precision: Literal["full", "nf4", "int8"] | None = Field(
+    dtype: Dtype = Field("bfloat16", description="Precision the base computes in; adapters are always float32.")
+    precision: Precision | None = Field(
         None, description="What the base's weights are quantized to; by default what the method asks for."
+    )
+    device: str = Field(
+        "cpu",
+        pattern=f"^({DEVICE})$",
+        description="Where it computes: cpu, cuda, cuda:1, or auto, which is cuda where there is one. Not part of what "
+        "clients must agree on.",
     )
 
 
@@ -138,7 +152,14 @@ class SamplesTable(Table):
         ["I think ", "what do you ", "haha yeah "], description="Prompts completed side by side."
     )
     people: int = Field(2, ge=0, description="How many people's adapters complete them.")
-    tokens: int = Field(16, ge=1, le=256, description="Length of a completion.")
+    tokens: int = Field(16, ge=1, le=256, description="Length of a completion, or of a reply.")
+    held_out: int = Field(
+        3,
+        ge=0,
+        le=100,
+        description="How many replies in each scored person's test text are written anew, in a chat; 0: none, and no "
+        "text of theirs is shown.",
+    )
 
 
 class ExportTable(Table):
@@ -178,6 +199,11 @@ class Scenario(Table):
     task: TaskTable = Field(default_factory=TaskTable, description="What is learnt.")
     data: DataTable = Field(default_factory=DataTable, description="Whose text.")
     base: BaseTable = Field(default_factory=BaseTable, description="The frozen model.")
+    devices: list[DeviceTable] = Field(
+        [],
+        description="Classes of devices, which hold the same base in other precisions; without any, all clients are "
+        "alike.",
+    )
     method: dict[str, Any] = Field(
         default_factory=lambda: {"name": "lora"}, description="The PEFT method and its own fields."
     )
@@ -208,9 +234,14 @@ class Scenario(Table):
     @property
     def weight_cap(self) -> int:
         """Predictions above which a client's weight is 1. Small weights waste the ring's levels."""
-        return (
-            self.federation.weight_cap or {"next_word": 20_000, "classification": 500, "caption": 2_000}[self.task.kind]
-        )
+        return self.federation.weight_cap or _WEIGHT_CAPS[self.task.kind]
+
+    @property
+    def packing(self) -> bool:
+        """Whether a window holds several examples."""
+        if self.data.packing is not None:
+            return self.data.packing
+        return self.task.kind == "chat" and not self.shared_method.precedes
 
     @property
     def secure(self) -> bool:
@@ -221,6 +252,15 @@ class Scenario(Table):
     def precision(self) -> str:
         """What the base's weights are quantized to."""
         return self.base.precision or self.shared_method.precision
+
+    @cached_property
+    def classes(self) -> tuple[DeviceTable, ...]:
+        """The classes of devices with nothing left out: ``[[devices]]``, or one without a name for all clients."""
+        whole = {"dtype": self.base.dtype, "precision": self.precision}
+        given = self.devices or [DeviceTable.model_construct(name="", share=1.0)]
+        return tuple(
+            device.model_copy(update={k: v for k, v in whole.items() if getattr(device, k) is None}) for device in given
+        )
 
     def partition(self, head: tuple[str, ...] = ()) -> Partition:
         """Return who trains and who keeps which tensor in which round.
@@ -239,6 +279,7 @@ class Scenario(Table):
     def digest(self) -> str:
         """The sha256 of everything that decides the numbers; clients and server compare it."""
         decisive = self.model_dump(mode="json", exclude={"name", "description", "seeds", "samples", "export"})
+        del decisive["base"]["device"]
         return sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
     def with_seed(self, seed: int) -> Scenario:

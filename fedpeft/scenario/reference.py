@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -46,7 +46,8 @@ def _tables(model: type[BaseModel], prefix: str, shown: set[type[BaseModel]]) ->
             continue
         shown.add(table)
         optional = "" if field.default_factory or field.is_required() else "Optional. "
-        yield _section(f"`[{path}]`", table.model_fields, f"{optional}{field.description}")
+        title = f"[[{path}]]" if get_origin(field.annotation) is list else f"[{path}]"
+        yield _section(f"`{title}`", table.model_fields, f"{optional}{field.description}")
         yield from _tables(table, f"{path}.", shown)
 
 

@@ -10,11 +10,15 @@ from fedpeft.codecs import RingCodec
 from fedpeft.errors import ProtocolError, ScenarioError, nearest
 from fedpeft.methods.method import CAUSAL, CLASSIFICATION, Algebra
 from fedpeft.scenario.model import Scenario
+from fedpeft.scenario.validate_devices import refuse_devices, refuse_thrift
+from fedpeft.scenario.validate_ranking import refuse_ranking
 from fedpeft.secagg import CHANNELS
 from fedpeft.secagg.pairwise.parameters import parameters
 from fedpeft.training import Training
 
 _FEWEST = 3
+_ENCODERS = ("classification", "reply_ranking")
+"""Kinds of tasks whose base is an encoder: they take the methods for classification, with or without a head."""
 
 
 def validate(scenario: Scenario) -> None:
@@ -38,12 +42,15 @@ def validate(scenario: Scenario) -> None:
             f"{method.name} has no two factors to divide",
         )
     _task(scenario)
+    _packing(scenario)
     if scenario.secure:
         _secure(scenario)
     for field, training in (("training", scenario.training), ("personalization.training", own)):
-        _memory(scenario, field, training)
+        refuse_thrift(scenario, field, training, scenario.base.dtype)
         _rates(scenario, field, training)
         _robustness(scenario, field, training)
+    refuse_devices(scenario)
+    refuse_ranking(scenario)
     if federation.minimum > federation.cohort:
         raise ScenarioError("federation.minimum", federation.minimum, f"at most cohort = {federation.cohort}")
     clients = scenario.data.clients
@@ -83,14 +90,23 @@ def _range(scenario: Scenario) -> None:
 def _task(scenario: Scenario) -> None:
     """Refuse a method or precision that does not fit the task or the base."""
     method, kind = scenario.shared_method, scenario.task.kind
-    wanted = CLASSIFICATION if kind == "classification" else CAUSAL
+    wanted = CLASSIFICATION if kind in _ENCODERS else CAUSAL
     if wanted not in method.tasks:
         known = ", ".join(sorted(method.tasks))
         raise ScenarioError("method.name", method.name, f"a method for {kind}", f"it is for {known} models")
     if scenario.task.head == "private" and kind != "classification":
         raise ScenarioError("task.head", "private", "task.kind = 'classification'", f"{kind} trains no head")
-    if method.precision != "full" and scenario.precision == "full":
+    if method.precision != "full" and not scenario.devices and scenario.precision == "full":
         raise ScenarioError("base.precision", "full", f"one that {method.name} trains on", "leave base.precision out")
+
+
+def _packing(scenario: Scenario) -> None:
+    """Refuse several examples in one window where they would not be apart, or do not exist."""
+    method, kind, asked = scenario.shared_method, scenario.task.kind, scenario.data.packing
+    if asked and kind != "chat":
+        raise ScenarioError("data.packing", True, "task.kind = 'chat'", f"{kind} has one text in a window")
+    if asked and method.precedes:
+        raise ScenarioError("data.packing", True, "false", f"{method.name} puts vectors before one text, not several")
 
 
 def _secure(scenario: Scenario) -> None:
@@ -108,21 +124,6 @@ def _secure(scenario: Scenario) -> None:
             raise ScenarioError(f"{field} with channel.corrupt and channel.dropout", size, str(error)) from error
 
 
-def _memory(scenario: Scenario, field: str, training: Training) -> None:
-    """Refuse ways to save memory where they cannot work."""
-    if training.checkpointing and not scenario.shared_method.checkpointing:
-        name = scenario.shared_method.name
-        raise ScenarioError(
-            f"{field}.checkpointing", True, "false", f"{name} keeps keys and values that cannot be computed again"
-        )
-    if training.chunk is not None and scenario.task.kind == "classification":
-        raise ScenarioError(f"{field}.chunk", training.chunk, "task.kind = 'next_word'", "few classes need no chunks")
-    if training.chunk is not None and training.distillation is not None:
-        raise ScenarioError(f"{field}.chunk", training.chunk, "no distillation", "a teacher needs all logits at once")
-    if training.autocast and scenario.base.dtype != "float32":
-        raise ScenarioError(f"{field}.autocast", True, "base.dtype = 'float32'", "the base computes in it already")
-
-
 def _rates(scenario: Scenario, field: str, training: Training) -> None:
     """Refuse rates for what a method does not have."""
     method = scenario.shared_method
@@ -130,8 +131,6 @@ def _rates(scenario: Scenario, field: str, training: Training) -> None:
         raise ScenarioError(
             f"{field}.lora_plus", training.lora_plus, "1", f"{method.name} has no factor B that starts at zero"
         )
-    if training.micro_batch is not None and training.micro_batch > training.batch:
-        raise ScenarioError(f"{field}.micro_batch", training.micro_batch, f"at most batch = {training.batch}")
 
 
 def _robustness(scenario: Scenario, field: str, training: Training) -> None:
@@ -141,11 +140,14 @@ def _robustness(scenario: Scenario, field: str, training: Training) -> None:
         raise ScenarioError(f"{field}.augmentation", "all zero", "one of drop, swap and replace above 0")
     if changed is not None and kind == "caption":
         raise ScenarioError(f"{field}.augmentation", kind, "another task", "all words of a caption are targets")
+    if training.adversarial is not None and scenario.packing:
+        remedy = "the worst change is of one example, and a packed window holds several"
+        raise ScenarioError(f"{field}.adversarial", training.adversarial.kind, "data.packing = false", remedy)
     if taught is not None and kind == "classification":
         raise ScenarioError(
             f"{field}.distillation", kind, "task.kind = 'next_word'", "no base's head knows the classes"
         )
-    if taught is not None and taught.teacher and kind != "next_word":
+    if taught is not None and taught.teacher and kind == "caption":
         raise ScenarioError(
             f"{field}.distillation.teacher",
             taught.teacher,

@@ -32,7 +32,7 @@ def test_tables_are_found_at_every_depth_optional_or_not():
 @pytest.mark.parametrize("path", sorted(tables(Scenario)))
 def test_every_table_and_every_key_is_described(path):
     if path and not path.startswith("personalization.training."):
-        assert any(line.startswith((f"## `[{path}]`", f"`[{path}]`: ")) for line in PAGE)
+        assert any(line.startswith((f"## `[{path}]`", f"## `[[{path}]]`", f"`[{path}]`: ")) for line in PAGE)
     for name, field in tables(Scenario)[path].model_fields.items():
         assert field.description
         if f"{path}.{name}".strip(".") not in {*tables(Scenario), "method"}:
