@@ -9,15 +9,16 @@ token. Differences are ``first - second`` in all metrics: for top-1 and top-3 mo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from math import ceil, isnan, nan
+from math import ceil, nan
 from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedpeft.report.bootstrap import mean_intervals
+from fedpeft.report.bootstrap import mean_ends
 from fedpeft.report.record import CONTROLS, Control, Person, Record, Round, perplexity
+from fedpeft.report.replies import rouge_l
 
 PAIRS: tuple[tuple[Control, Control], ...] = (
     ("personal", "global"),
@@ -41,6 +42,7 @@ def figures(record: Record) -> dict[str, Any]:
         people, rounded up to whole people;
         ``intervals``: for ``top1``, ``top3`` and ``loss``, each of :data:`PAIRS` as ``personal-global`` with ``mean``,
         ``low`` and ``high``;
+        ``rouge_l``: null where no replies were written anew (:mod:`fedpeft.report.replies`);
         ``bytes_up``, ``bytes_down``, ``bytes_per_client_round``: mean over rounds; ``base_bytes``,
         ``bytes_ratio``; ``quantization_error``: mean over rounds; ``rounds``, ``burnt_rounds``, ``clients``,
         ``personalized``, ``seconds``; ``seeds``, ``seed_mean`` and ``seed_sd``: the main figures by seed,
@@ -62,6 +64,7 @@ def figures(record: Record) -> dict[str, Any]:
         "kept_global_share": _share([gate == 0.0 for gate in gates]),
         **_gains(people),
         "intervals": _intervals(people),
+        "rouge_l": rouge_l(record.samples),
         "bytes_per_client_round": both,
         "bytes_up": up,
         "bytes_down": down,
@@ -102,7 +105,7 @@ def _gains(people: Sequence[Person]) -> dict[str, float | None]:
 def _intervals(people: Sequence[Person]) -> dict[str, dict[str, dict[str, float | None]]]:
     names = [f"{first}-{second}" for first, second in PAIRS]
     return {
-        metric: dict(zip(names, _ends(_differences(people, metric)), strict=True))
+        metric: dict(zip(names, mean_ends(_differences(people, metric)), strict=True))
         for metric in ("top1", "top3", "loss")
     }
 
@@ -117,21 +120,6 @@ def _differences(people: Sequence[Person], metric: str) -> NDArray[np.float64]:
         for p in people
     ]
     return np.array(rows).reshape(len(people), len(PAIRS))
-
-
-def _ends(columns: NDArray[np.float64]) -> list[dict[str, float | None]]:
-    """Return each column's mean and interval: no mean of nobody, no interval from one person."""
-    width = columns.shape[1]
-    means = columns.mean(axis=0) if len(columns) else [nan] * width
-    ends = mean_intervals(columns) if len(columns) > 1 else [(nan, nan)] * width
-    return [
-        {"mean": _known(mean), "low": _known(low), "high": _known(high)}
-        for mean, (low, high) in zip(means, ends, strict=True)
-    ]
-
-
-def _known(value: float) -> float | None:
-    return None if isnan(value) else float(value)
 
 
 def _over_seeds(

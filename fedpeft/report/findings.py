@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedpeft.report.record import Record
-from fedpeft.report.wording import counted, duration, number, percent, signed, size, terms_of
+from fedpeft.report.wording import counted, duration, interval, number, percent, points, signed, size, terms_of
 
 _CAUTIONS = {  # when the interval in loss holds zero, and when it lies above zero
     "personal-global": (
@@ -27,6 +27,7 @@ _CAUTIONS = {  # when the interval in loss holds zero, and when it lies above ze
     ),
 }
 _FEW = 20
+_REPLIES = (("replies", "reply", "replies"), ("people", "person", "people"))
 
 
 def headline(record: Record, figures: Mapping[str, Any]) -> str:
@@ -115,11 +116,21 @@ def _facts_of_people(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
     better, worse = percent(figures["improved_share"]), percent(figures["harmed_share"])
     median, worst = signed(figures["median_gain"], 3), signed(figures["worst_decile_gain"], 3)
     unit = terms_of(figures["task"]).unit
-    return [
+    lines = [
         ("Better off, worse off", f"{better} and {worse} of {people}"),
         ("Gate shut", f"{percent(figures['kept_global_share'])} kept the global adapter"),
         ("Gain in loss", f"median {median}, mean of the worst tenth {worst} nats per {unit}"),
     ]
+    if figures["rouge_l"]:
+        lines.append(("Replies written anew", _of_replies(figures["rouge_l"])))
+    return lines
+
+
+def _of_replies(rouge: Mapping[str, Any]) -> str:
+    count, people = (counted(rouge[k], one, many) for k, one, many in _REPLIES)
+    ends = rouge["personal-global"]
+    change = f"ROUGE-L, personal − global: {points(ends['mean'])} points"
+    return f"{count} of {people}; {change}, 95% interval {interval(ends['low'], ends['high'], scale=100)}"
 
 
 def _facts_of_rounds(figures: Mapping[str, Any]) -> list[tuple[str, str]]:

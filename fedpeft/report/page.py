@@ -14,6 +14,7 @@ from fedpeft.report.findings import cautions, facts, headline, verdict
 from fedpeft.report.folder import read_record
 from fedpeft.report.plots import plots
 from fedpeft.report.record import Record
+from fedpeft.report.replies import sheet
 from fedpeft.report.tables import grids
 from fedpeft.report.wording import GLOSSARY, moment, name_of, terms_of
 
@@ -86,6 +87,8 @@ def render(record: Record, found: Mapping[str, Any]) -> str:
         plots=[(plot, _CAPTIONS[plot.name]) for plot in plots(record)],
         samples=record.samples,
         voices=voices,
+        sheet=sheet(record.samples),
+        written=found["rouge_l"]["replies"] if found["rouge_l"] else 0,
         people=people_grid(record),
         rounds=rounds_grid(record),
         sent=sent(record, found),

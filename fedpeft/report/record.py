@@ -118,11 +118,38 @@ class Completion:
 
 
 @dataclass(frozen=True, slots=True)
+class Said:
+    """One turn of a conversation: by the assistant, who is the person, by the user they talk to, or by the system."""
+
+    role: Literal["assistant", "user", "system"]
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one model wrote instead of a reply, and how near that is to it."""
+
+    text: str
+    rouge_l: Share
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """A reply in a person's test text, and what models wrote instead; ``local`` has no adapter that is kept."""
+
+    client: str
+    context: tuple[Said, ...]
+    wrote: str
+    answers: Mapping[Control, Answer]
+
+
+@dataclass(frozen=True, slots=True)
 class Samples:
-    """Prompts and how several models completed them."""
+    """Prompts and how several models completed them, and people's replies written anew."""
 
     prompts: tuple[str, ...]
     completions: tuple[Completion, ...]
+    held_out: tuple[HeldOut, ...] = ()
 
     def __post_init__(self) -> None:
         for completion in self.completions:

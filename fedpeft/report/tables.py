@@ -43,8 +43,9 @@ def results(figures: Mapping[str, Any]) -> Grid:
     terms = terms_of(figures["task"])
     first = terms.label if terms.metric == "top1" else "Top-1"
     typed = ("Keystrokes saved",) if terms.typed else ()
+    written = (figures["rouge_l"],) if figures["rouge_l"] else ()
     return Grid(
-        ("Model", "What it is", "Perplexity", first, "Top-3", *typed),
+        ("Model", "What it is", "Perplexity", first, "Top-3", *typed, *("ROUGE-L" for _ in written)),
         tuple(
             (
                 name_of(control),
@@ -53,6 +54,7 @@ def results(figures: Mapping[str, Any]) -> Grid:
                 percent(figures["mean_top1"][control]),
                 percent(figures["mean_top3"][control]),
                 *(percent(figures["keystrokes_saved"][control]) for _ in typed),
+                *(percent(rouge["mean"][control]) for rouge in written),
             )
             for control in CONTROLS
         ),

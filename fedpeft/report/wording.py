@@ -47,7 +47,9 @@ class Terms:
 _WRITING = Terms("top3", "Top-3", "token", "predict the next token in three suggestions", typed=True)
 _TERMS = {
     "classification": Terms("top1", "Accuracy", "text", "name the class of a text rightly", typed=False),
+    "reply_ranking": Terms("top1", "Recall@1", "reply", "find a person’s own reply among ten of theirs", typed=False),
     "caption": replace(_WRITING, typed=False),
+    "chat": Terms("top1", "Top-1", "token", "predict the next token of a reply", typed=False),
 }
 
 
