@@ -32,19 +32,11 @@ class Steps:
     training : Training
     forget : callable
         Removes all gradients.
-    device : torch.device
-        Where the model computes.
     """
 
-    def __init__(
-        self,
-        objective: Objective,
-        task: Task[Any],
-        training: Training,
-        forget: Callable[[], None],
-        device: torch.device,
-    ) -> None:
-        self._objective, self._task, self._forget, self._device = objective, task, forget, device
+    def __init__(self, objective: Objective, task: Task[Any], training: Training, forget: Callable[[], None]) -> None:
+        self._objective, self._task, self._forget = objective, task, forget
+        self._device = task.base.model.device
         self.micro = min(training.micro_batch or training.batch, training.batch)
 
     def backward(self, batch: Batch) -> tuple[float, int]:

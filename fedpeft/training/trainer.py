@@ -83,7 +83,7 @@ def train(
     total = training.total_steps(len(examples))
     # What an earlier call left behind when it was broken off.
     optimizer.zero_grad(set_to_none=True)
-    steps = Steps(Objective(attached, slot, task, training), task, training, optimizer.zero_grad, attached.model.device)
+    steps = Steps(Objective(attached, slot, task, training), task, training, optimizer.zero_grad)
     patience = None
     if training.patience and validation is not None and validation.tokens:
         patience = Patience(attached, slot, task, validation, training.patience)
@@ -120,21 +120,28 @@ def _factors(attached: Attached, slot: str, training: Training) -> dict[int, flo
 
 @contextmanager
 def _prepared(attached: Attached, training: Training, seed: int) -> Iterator[None]:
-    """Seed what draws from torch's own generator, and switch checkpointing on and off again."""
+    """Seed what draws from torch's own generator, and save the memory that is to be saved."""
     with seeded(seed, attached.model.device):
         if training.checkpointing or training.chunk is not None:
             give_back()
-        if not training.checkpointing:
+        with checkpointed(attached, training.checkpointing):
             yield
-            return
-        attached.model.gradient_checkpointing_enable({"use_reentrant": False})
-        # transformers checkpoints in training mode only; the base's dropouts are zero (see Attached).
-        attached.model.train()
-        try:
-            yield
-        finally:
-            attached.model.eval()
-            attached.model.gradient_checkpointing_disable()
+
+
+@contextmanager
+def checkpointed(attached: Attached, wanted: bool) -> Iterator[None]:
+    """Compute activations again in the backward pass inside a ``with``, where that is wanted."""
+    if not wanted:
+        yield
+        return
+    attached.model.gradient_checkpointing_enable({"use_reentrant": False})
+    # transformers checkpoints in training mode only; the base's dropouts are zero (see Attached).
+    attached.model.train()
+    try:
+        yield
+    finally:
+        attached.model.eval()
+        attached.model.gradient_checkpointing_disable()
 
 
 def _endless(task: Task[Any], examples: Encoded, training: Training, seed: int) -> Iterator[Batch]:
