@@ -30,7 +30,7 @@ class Base:
     precision : {"full", "nf4", "int8"}
         How its linear layers are held; they compute in :attr:`dtype` whichever it is.
     labels : int, optional
-        Classes it tells apart; none when it is a language model.
+        Classes it tells apart, 0 for an encoder without a head; none when it is a language model.
     head : tuple of str
         The parameters of the classification head: drawn, not published, float32. A base does not train them; a method
         for classification does.

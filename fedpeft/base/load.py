@@ -4,8 +4,8 @@ Weights that lie on disk in the precision they compute in are mapped, not copied
 private copy in every process (measured: 26 against 473 MB for a 313 MB base). So a base whose file has
 another precision is converted once into ``$FEDPEFT_HOME/bases`` and mapped from there.
 
-A base is a causal language model, or, with ``labels``, an encoder under a new classification head. The fingerprint is
-over what was published: the same for every head, dtype and precision.
+A base is a causal language model, or, with ``labels``, an encoder under a new classification head; with no labels at
+all, the encoder itself. The fingerprint is over what was published: the same for every head, dtype and precision.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import transformers
 from safetensors import SafetensorError, safe_open
 from transformers import (
     AutoConfig,
+    AutoModel,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -60,7 +61,7 @@ def load_base(
     root : Path, optional
         What a relative path is relative to; the working directory when not given.
     labels : int, optional
-        How many classes to tell apart; a causal language model when not given.
+        How many classes to tell apart, 0 for an encoder without a head; a causal language model when not given.
     precision : {"full", "nf4", "int8"}
         How the linear layers are held: as computed in, or quantized to 4 or 8 bits.
 
@@ -76,8 +77,8 @@ def load_base(
     """
     _require("base.dtype", dtype, DTYPES)
     _require("base.precision", precision, PRECISIONS)
-    if labels is not None and labels < 2:
-        raise BaseError("labels", labels, "at least 2 classes to tell apart")
+    if labels is not None and labels != 0 and labels < 2:
+        raise BaseError("labels", labels, "at least 2 classes to tell apart, or 0 for no head")
     source = locate(name, root)
     identity = fingerprint(source)
     expected = "a causal language model" if labels is None else "an encoder"
@@ -96,7 +97,8 @@ def load_base(
         give_back()
         quantize(model, precision, keep=head)
     model.eval().requires_grad_(False)
-    return Base(name, folder, identity, model, tokenizer, parameters, precision, labels, head)
+    # Without a head, what a checkpoint lacks is a pooler that nobody reads.
+    return Base(name, folder, identity, model, tokenizer, parameters, precision, labels, head if labels else ())
 
 
 def prepare_base(name: str, dtype: str = "bfloat16", root: Path | None = None) -> Path:
@@ -142,8 +144,8 @@ def _check_kind(name: str, folder: Path, labels: int | None) -> None:
         raise BaseError(
             "base.name",
             name,
-            f"an encoder to classify with; {architecture} writes text",
-            "use minilm or another encoder, such as a BERT",
+            f"an encoder; {architecture} writes text",
+            "use minilm or another one, such as a BERT",
         )
     if architecture.endswith("ForSequenceClassification"):
         raise BaseError(
@@ -157,7 +159,7 @@ def _check_kind(name: str, folder: Path, labels: int | None) -> None:
             "base.name",
             name,
             f"a causal language model, which {architecture} is not",
-            f"use {', '.join(builtin_names())} or another one, or give it a classification task",
+            f"use {', '.join(builtin_names())} or another one, or give it a task for encoders",
         )
 
 
@@ -201,6 +203,8 @@ def _stored(folder: Path) -> set[str]:
 def _read(folder: Path, dtype: torch.dtype, labels: int | None) -> tuple[PreTrainedModel, tuple[str, ...]]:
     if labels is None:
         return _load(AutoModelForCausalLM, folder, dtype)
+    if not labels:
+        return _load(AutoModel, folder, dtype)
     return _load(AutoModelForSequenceClassification, folder, dtype, num_labels=labels)
 
 

@@ -92,18 +92,36 @@ def encode(examples: Sequence[Example], tokenizer: Tokenizer, length: int, label
     for example in examples:
         if not first <= example.label < last:
             raise DataError("label", example.label, f"one of the client's task, from {first} to {last - 1}")
+    ids, mask = padded([e.text for e in examples], tokenizer, length)
+    return Examples(ids, mask, np.array([e.label for e in examples], np.int64), first, last)
+
+
+def padded(texts: Sequence[str], tokenizer: Tokenizer, length: int) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+    """Encode texts as rows, with the tokenizer's marks around each.
+
+    Parameters
+    ----------
+    texts : sequence of str
+    tokenizer : Tokenizer
+        Cuts off what is too long, on the side that it is set to.
+    length : int
+        Most tokens of a text, the marks included.
+
+    Returns
+    -------
+    ids : ndarray of int32, shape (n, t)
+        Right-padded; t is the length of the longest, 0 when there are none.
+    mask : ndarray of bool, shape (n, t)
+        True where there is text.
+    """
     rows = []
-    if examples:
+    if texts:
         # A typed "[SEP]" is five characters, not the mark.
         rows = tokenizer(
-            [e.text for e in examples],
-            add_special_tokens=True,
-            split_special_tokens=True,
-            truncation=True,
-            max_length=length,
+            list(texts), add_special_tokens=True, split_special_tokens=True, truncation=True, max_length=length
         )["input_ids"]
     shape = (len(rows), max(map(len, rows), default=0))
     ids, mask = np.full(shape, tokenizer.pad_token_id or 0, np.int32), np.zeros(shape, np.bool_)
     for i, row in enumerate(rows):
         ids[i, : len(row)], mask[i, : len(row)] = row, True
-    return Examples(ids, mask, np.array([e.label for e in examples], np.int64), first, last)
+    return ids, mask

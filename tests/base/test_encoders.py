@@ -120,8 +120,8 @@ def test_a_language_model_cannot_classify(home, dtype):
     with pytest.raises(BaseError) as refused:
         load_base("keyboard", dtype, labels=3)
     assert str(refused.value) == (
-        "base.name: found 'keyboard', expected an encoder to classify with; LlamaForCausalLM writes text; "
-        "use minilm or another encoder, such as a BERT"
+        "base.name: found 'keyboard', expected an encoder; LlamaForCausalLM writes text; "
+        "use minilm or another one, such as a BERT"
     )
 
 
@@ -131,7 +131,7 @@ def test_an_encoder_cannot_write(home, dtype):
         load_base("minilm", dtype)
     assert str(refused.value) == (
         "base.name: found 'minilm', expected a causal language model, which BertModel is not; "
-        "use keyboard or another one, or give it a classification task"
+        "use keyboard or another one, or give it a task for encoders"
     )
 
 
@@ -157,7 +157,15 @@ def test_a_finished_classifier_is_refused_with_what_to_save_instead(home, tmp_pa
     assert load_base(str(tmp_path / "encoder"), "float32", labels=3).labels == 3
 
 
-@pytest.mark.parametrize("labels", [1, 0, -2])
+def test_an_encoder_without_a_head_is_what_was_published(home):
+    bare, classifier = load_base("minilm", "float32", labels=0), load_base("minilm", "float32", labels=3)
+    assert (bare.labels, bare.head) == (0, ())
+    assert type(bare.model).__name__ == "BertModel"
+    assert bare.fingerprint == classifier.fingerprint
+    assert bare.parameters == classifier.parameters
+
+
+@pytest.mark.parametrize("labels", [1, -2])
 def test_one_class_is_nothing_to_tell_apart(labels):
     with pytest.raises(BaseError, match=f"labels: found {labels}, expected at least 2 classes"):
         load_base("minilm", labels=labels)

@@ -1,4 +1,4 @@
-"""A tiny encoder on disk, and people whose labelled texts it can learn."""
+"""A tiny encoder on disk, and people whose labelled texts or conversations it can learn."""
 
 from __future__ import annotations
 
@@ -52,4 +52,24 @@ def write_people(folder: Path, count: int = 4, texts: int = 40) -> Path:
             said = [*rng.choice(AROUND, 4), rng.choice(ABOUT[label]), *rng.choice(AROUND, int(rng.integers(0, 5)))]
             lines.append(json.dumps({"text": " ".join(said), "label": str(label)}))
         (folder / f"person-{person}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
+def write_talkers(folder: Path, count: int = 4, replies: int = 80) -> Path:
+    """Write conversations of a few people who answer a subject with a word of their own for it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    subjects = sorted(ABOUT)
+    for person in range(count):
+        rng = np.random.default_rng(100 + person)
+        favourite = {subject: str(rng.choice(ABOUT[subject])) for subject in subjects}
+        lines = []
+        for turn in range(replies):
+            subject = str(rng.choice(subjects))
+            asked = " ".join([*rng.choice(AROUND, 3), subject])
+            said = " ".join([favourite[subject], *rng.choice(AROUND, 3)])
+            lines += [
+                json.dumps({"text": text, "mine": mine, "conversation": f"talk-{turn // 8}"})
+                for text, mine in ((asked, False), (said, True))
+            ]
+        (folder / f"talker-{person}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder

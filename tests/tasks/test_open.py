@@ -52,5 +52,5 @@ def test_what_does_not_fit_is_refused_by_its_field(
     assert str(refused.value).startswith(message.replace("ENCODER", real["ENCODER"]))
 
 
-def test_there_are_three():
-    assert TASKS == ("next_word", "classification", "caption")
+def test_there_are_five():
+    assert TASKS == ("next_word", "chat", "classification", "reply_ranking", "caption")
