@@ -13,6 +13,7 @@ BENCHES = {
     "serve": "Sixty-four people with adapters of their own on one service, against one text at a time.",
     "device": "A token, a switch and a thousand adapters on a device, against torch with peft and onnxruntime-genai.",
     "edge-train": "Memory and time of fine-tuning 135 million parameters in bfloat16 and NF4, against float32 in full.",
+    "gpu": "Tokens per second and peak memory of LoRA on a CUDA device, against full fine-tuning in float32.",
     "web": "The browser client in headless Chromium: time to suggest, first load, bytes, with three kinds of weights.",
     "base": "Perplexity of the builtin base on the clients' test text, against a unigram model.",
 }

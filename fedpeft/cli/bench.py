@@ -14,6 +14,7 @@ from fedpeft.errors import FedpeftError, nearest
 def bench(
     name: Annotated[str, typer.Argument(help="A name; a wrong one lists them all.")],
     full: Annotated[bool, typer.Option("--full", help="The published table instead of the quick one.")] = False,
+    device: Annotated[str | None, typer.Option(help="gpu only: cuda by default; cpu tries a tiny model.")] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object as the last line.")] = False,
 ) -> None:
     """Run a benchmark. Machines are noisy: trust ratios, not seconds.
@@ -28,9 +29,12 @@ def bench(
 
     if name not in BENCHES:
         raise FedpeftError("bench", name, "a known benchmark", nearest(name, BENCHES))
+    if device is not None and name != "gpu":
+        raise FedpeftError("bench", f"--device {device}", "none", "only the benchmark gpu takes a device")
+    options = {} if device is None else {"device": device}
     console = Console(stderr=True)
     with console.status(BENCHES[name]):
-        result = import_module(f"fedpeft.bench.{name.replace('-', '_')}").run(full)
+        result = import_module(f"fedpeft.bench.{name.replace('-', '_')}").run(full, **options)
     if json:
         machine = environment()
         typer.echo(

@@ -72,6 +72,7 @@ class _Moves(TorchFunctionMode):
             self._places.computing = was
 
     def _to(self, tensor: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        tensor = tensor.clone() if kwargs.pop("copy", False) else tensor
         if args and isinstance(args[0], Tensor):
             device, dtype = CUDA if args[0] in self._places else args[0].device, args[0].dtype
         else:
