@@ -143,17 +143,23 @@ def replies(excerpts: Iterable[Excerpt], tokenizer: Tokenizer, length: int) -> l
 
 
 def _read(turn: Turn, tokenizer: Tokenizer, marks: Marks) -> _Read:
-    # Cut where the split cuts, else as one text, which is how a device reads a turn.
-    divided = turn.mine and turn.before and turn.text
-    parts = [f"{turn.before}\n", turn.text] if divided else ["\n".join(filter(None, (turn.before, turn.text)))]
-    # A typed "</s>" is four characters, not the mark: nobody's message may forge the end of another's.
-    encoded = tokenizer(parts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    said, before = _pieces(turn, tokenizer)
     mark, end, after = (marks.me, marks.end, marks.after) if turn.mine else (marks.you, marks.end_you, marks.after_you)
-    body = [piece for part in encoded for piece in part] + [*end]
-    context = len(encoded[0]) if divided else 0
-    counts = turn.mine and turn.text
-    labels = [IGNORED] * context + body[context:] if counts else [IGNORED] * len(body)
+    body = [*said, *end]
+    labels = [IGNORED] * before + body[before:] if turn.mine and turn.text else [IGNORED] * len(body)
     return _Read(turn.mine, mark, body, labels, after)
+
+
+def _pieces(turn: Turn, tokenizer: Tokenizer) -> tuple[list[int], int]:
+    """Return a turn's pieces, and how many of them are of what was said before the split."""
+    parts = [f"{turn.before}\n", turn.text] if turn.before and turn.text else [turn.before or turn.text]
+    # A typed "</s>" is four characters, not the mark: nobody's message may forge the end of another's.
+    encoded = tokenizer(["".join(parts), *parts], add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    whole, first, *rest = (list(pieces) for pieces in encoded)
+    if not rest:
+        return whole, 0
+    # As one text, which is how a device reads it, unless a piece lies across the cut.
+    return (whole if whole[: len(first)] == first else first + rest[0]), len(first)
 
 
 def _examples(read: list[_Read], start: tuple[int, ...], length: int) -> Iterator[tuple[list[int], list[int]]]:
