@@ -1,10 +1,4 @@
-"""How much of what an adapter learnt is left on a quantized base, on text its person wrote and nobody trained on.
-
-    gain = loss(base) - loss(base with adapter),      kept = gain on the quantized base / gain in float32
-
-Both losses of a gain are of the same base: what the base itself loses by quantization is not the adapter's. The adapter
-is trained as long as it gains: one that has overfitted leaves a small difference of large changes, and less is kept.
-"""
+"""Somebody's adapter that was really trained: how much of its gain quantization leaves, and whether torch agrees."""
 
 from __future__ import annotations
 
@@ -16,11 +10,10 @@ import torch
 
 from fedpeft.base import Base, load_base
 from fedpeft.data import load_federation
-from fedpeft.data.windows import IGNORED, Windows
-from fedpeft.device.loaded import LoadedAdapter
+from fedpeft.data.windows import Windows
 from fedpeft.device.runtime import Runtime
-from fedpeft.device.sampling import softmax
 from fedpeft.export import ExportOptions, export_adapter, export_base
+from fedpeft.export.gain import Gain, graph_gain
 from fedpeft.methods import Attached
 from fedpeft.methods.attached import SHARED
 from fedpeft.methods.lora import Lora
@@ -68,31 +61,23 @@ def train_person(folder: Path, steps: int = 40) -> Person:
 
 
 def gains_kept(person: Person, precisions: tuple[str, ...] = ("int4", "int8")) -> dict[str, float]:
-    """Return the share of the gain that is kept, by precision, and the gain in float32 under ``float32``."""
-    exact = gain(Runtime(person.folder.with_name("float32")), person)
-    kept = {"float32": exact}
+    """Return the share of the gain that is kept, by precision, and the gain in float32 under ``float32``.
+
+    The adapter is trained as long as it gains.
+    """
+    exact = gain(person, "float32")
+    shares = {"float32": exact.nats}
     for precision in precisions:
         folder = person.folder.with_name(precision)
         export_base(person.base, folder, key=_KEY, options=ExportOptions(precision=precision))  # type: ignore[arg-type]
-        kept[precision] = gain(Runtime(folder), person) / exact
-    return kept
+        shares[precision] = gain(person, precision).nats / exact.nats
+    return shares
 
 
-def gain(runtime: Runtime, person: Person) -> float:
-    """Return by how many nats per token the adapter predicts its person's text better than the bare base."""
-    adapter = runtime.load(person.folder)
-    return loss(runtime, None, person.test) - loss(runtime, adapter, person.test)
-
-
-def loss(runtime: Runtime, adapter: LoadedAdapter | None, text: Windows) -> float:
-    """Return the mean cross-entropy of a person's words, nats per token."""
-    spent: list[float] = []
-    for ids, labels in zip(text.ids, text.labels, strict=True):
-        asked = np.flatnonzero(labels[1:] != IGNORED)
-        if len(asked):
-            chances = softmax(runtime.logits(ids[: asked[-1] + 1].tolist(), adapter))
-            spent += (-np.log(chances[asked, labels[asked + 1]])).tolist()
-    return float(np.mean(spent))
+def gain(person: Person, precision: str) -> Gain:
+    """Return what the adapter gains over the base that was exported in a precision."""
+    runtime = Runtime(person.folder.with_name(precision))
+    return graph_gain(runtime, runtime.load(person.folder), person.test)
 
 
 def parity(person: Person, tokens: int = 24) -> float:

@@ -20,14 +20,18 @@ from fedpeft.export.encoder_run import Classes
 from fedpeft.export.fill import Ground, fill, require_fillable
 from fedpeft.export.merged import export_merged
 from fedpeft.export.options import site_kind
-from fedpeft.export.settings import RunSettings, read_record, read_scenario
+from fedpeft.export.settings import RunSettings, ranked_context, read_record, read_scenario
 from fedpeft.seeds import derive
 from fedpeft.signing.keyfile import own_key
 from fedpeft.signing.signature import SigningKey
 
 
 def export_run(
-    run: Path, base: Base | None = None, key: SigningKey | None = None, settings: RunSettings | None = None
+    run: Path,
+    base: Base | None = None,
+    key: SigningKey | None = None,
+    settings: RunSettings | None = None,
+    into: Path | None = None,
 ) -> dict[str, Manifest]:
     """Export a run's base and adapters to ``<run>/device``; the base of another variant beside the usual one.
 
@@ -41,6 +45,8 @@ def export_run(
         Whose signature the bundles carry; when not given, the run's own, which is made with its first export.
     settings : RunSettings, optional
         By default what the scenario's ``[export]`` table says.
+    into : Path, optional
+        Where ``device`` is made, instead of in the run; with a key, the run is then only read.
 
     Returns
     -------
@@ -58,14 +64,14 @@ def export_run(
     settings, classes = settings or RunSettings.of(scenario), Classes.of(scenario)
     base = base or _load(scenario, classes)
     ground = _ground(base, scenario, settings)
-    key = key or signing_key(run)
+    key, out = key or signing_key(run), into or run
     options = replace(settings.options, sites=settings.options.sites | needed_sites(adapters.values(), ground))
-    exported = {NOBODY: export_base(base, variant_folder(run, options.variant), key=key, options=options)}
+    exported = {NOBODY: export_base(base, variant_folder(out, options.variant), key=key, options=options)}
     for owner, folder in adapters.items():
         start, end = classes.range_of(owner) if classes else (0, 0)
         exported[owner] = export_adapter(
             Adapter.load(folder, base.fingerprint),
-            adapter_folder(run, owner),
+            adapter_folder(out, owner),
             owner=owner,
             base=exported[NOBODY],
             key=key,
@@ -75,6 +81,7 @@ def export_run(
             privacy=record.get("privacy"),
             labels=classes.labels[start:end] if classes else (),
             classes=slice(start, end) if classes else slice(None),
+            context=ranked_context(scenario),
         )
     return exported
 
@@ -161,4 +168,5 @@ def find_adapters(run: Path) -> dict[str, Path]:
 
 def _load(scenario: Mapping[str, Any], classes: Classes | None) -> Base:
     named = scenario["base"]
-    return load_base(str(named["name"]), str(named["dtype"]), labels=len(classes.labels) if classes else None)
+    labels = len(classes.labels) if classes else 0 if ranked_context(scenario) else None
+    return load_base(str(named["name"]), str(named["dtype"]), labels=labels)

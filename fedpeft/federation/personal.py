@@ -100,13 +100,51 @@ def score_stranger(worker: Worker, client: str, other: str, change: Vector) -> d
     AdapterError
         When the other client has no private adapter for this base.
     """
-    stranger = Adapter.load(worker.states / other / PRIVATE_FOLDER, worker.base.fingerprint)
-    slot = _personal_slot(worker)
-    if stranger.schema != worker.attached.schemas[slot]:
-        raise AdapterError(f"private adapter of {other}", stranger.schema.digest[:12], "this scenario's schema")
-    attached = worker.fleet.of(client).attached
-    attached.write(SHARED, _global(worker, client, change))
-    attached.write(slot, stranger.vector)
+    worker.fleet.of(client).attached.write(SHARED, _global(worker, client, change))
+    return _test_with(worker, client, other)
+
+
+def score_kept(worker: Worker, client: str, shared: Vector) -> dict[str, dict[str, float]]:
+    """Score what a client has kept on its test text, over the base as this worker holds it.
+
+    Parameters
+    ----------
+    worker : Worker
+        Of the run's scenario, or of one that differs in how the base is held.
+    client : str
+    shared : ndarray of float32, shape (worker.size,)
+        The global adapter.
+
+    Returns
+    -------
+    dict
+        Metrics of ``base``, ``global`` and ``personal``.
+
+    Raises
+    ------
+    DataError
+        When the client has no text to be tested on.
+    AdapterError
+        When it has kept no private adapter for this base.
+    """
+    if not worker.splits(client).test.tokens:
+        raise DataError(f"client {client}", "no test text", "some messages of their own in every split")
+    rounds = worker.scenario.federation.rounds
+    worker.fleet.of(client).attached.write(SHARED, worker.with_own(client, rounds + 1, shared))
+    return {
+        "base": _test(worker, client),
+        "global": _test(worker, client, SHARED),
+        "personal": _test_with(worker, client, client),
+    }
+
+
+def _test_with(worker: Worker, client: str, owner: str) -> dict[str, float]:
+    """Score somebody's private adapter on a client's test text, over the global one that is written already."""
+    adapter = Adapter.load(worker.states / owner / PRIVATE_FOLDER, worker.base.fingerprint)
+    attached, slot = worker.fleet.of(client).attached, _personal_slot(worker)
+    if adapter.schema != attached.schemas[slot]:
+        raise AdapterError(f"private adapter of {owner}", adapter.schema.digest[:12], "this scenario's schema")
+    attached.write(slot, adapter.vector)
     return _test(worker, client, *attached.slots)
 
 

@@ -130,7 +130,11 @@ class Worker:
 
     def start(self, client: str, round_: int, change: Vector) -> Vector:
         """Return the shared slot as a client has it when a round begins: the global one with its own parts."""
-        vector = self.attached.initial[SHARED] + change
+        return self.with_own(client, round_, self.attached.initial[SHARED] + change)
+
+    def with_own(self, client: str, round_: int, shared: Vector) -> Vector:
+        """Return a global adapter with the parts that the client had for itself when a round began."""
+        vector = shared.copy()
         if self.private_mask.any():
             own = self.state(client).before(round_)
             if own is not None:

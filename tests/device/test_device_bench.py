@@ -10,7 +10,6 @@ import pytest
 from fedpeft.bench import BENCHES
 from fedpeft.bench.device_gain import Person, gain, gains_kept, parity, train_person
 from fedpeft.bench.device_speed import activate_us, decode_ms, our_step
-from fedpeft.device import Runtime
 
 
 @pytest.fixture(scope="session")
@@ -25,7 +24,7 @@ def test_the_gain_that_is_published_is_measured_through_the_runtime(person):
     assert kept["float32"] > 0.05
     # tests/export looks at every precision, and at more people.
     assert 0.9 <= kept["int4"] <= 1.1
-    assert gain(Runtime(person.folder.with_name("int4")), person) == pytest.approx(kept["int4"] * kept["float32"])
+    assert gain(person, "int4").nats == pytest.approx(kept["int4"] * kept["float32"])
 
 
 def test_a_trained_adapter_answers_as_in_torch(person):

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from fedpeft.adapters import Adapter
+from fedpeft.compare.precisions import evaluate_run
 from fedpeft.errors import ProtocolError, ScenarioError
 from fedpeft.federation.client import client_app, worker_at
 from fedpeft.federation.cohort import roll_call
@@ -50,7 +51,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "method": {"name": "lora", "rank": 2},
         "training": STEPS,
         "federation": {"rounds": 2, "cohort": 4, "minimum": 3, "panel": 4, "panel_windows": 2},
-        "personalization": {"people": 4, "rank": 2, "training": STEPS},
+        "personalization": {"people": 4, "rank": 2, "training": {**STEPS, "steps": 2}},
     }
 
 
@@ -169,8 +170,8 @@ def test_a_class_trains_in_its_own_way(mixed: dict[str, Any], tmp_path: Path, mo
 
 
 def test_a_method_that_starts_from_the_bases_own_numbers_is_refused(mixed: dict[str, Any]) -> None:
-    fleet = Fleet(parse_scenario({**mixed, "method": {"name": "p_tuning_v2", "length": 4}, "devices": DEVICES[:3] + [
-        {"name": "phone", "share": 0.25, "precision": "nf4"}]}))  # fmt: skip
+    devices = [{k: v for k, v in device.items() if k != "checkpointing"} for device in DEVICES]
+    fleet = Fleet(parse_scenario({**mixed, "method": {"name": "p_tuning_v2", "length": 4}, "devices": devices}))
     with pytest.raises(ScenarioError) as refused:
         fleet.load()
     assert str(refused.value) == (
@@ -205,3 +206,14 @@ def test_a_persons_adapter_does_not_tell_of_which_class_they_were(finished: Path
     assert len(saved) == 4
     assert {adapter.base for adapter in saved} == {shared.base}
     assert len({json.dumps(adapter.config, sort_keys=True) for adapter in saved}) == 1
+
+
+def test_what_people_kept_is_scored_anew_as_their_own_class_scored_it(finished: Path) -> None:
+    trained = {score.client: score for score in evaluate_run(finished) if score.trained}
+    rows = [json.loads(line) for line in (finished / PEOPLE).read_text().splitlines()]
+    ways = {"desktop": "float32", "laptop": "bfloat16", "tablet": "int8", "phone": "nf4"}
+    for row in rows:
+        score = trained.pop(row["client"])
+        assert score.held == ways[row["device"]]
+        assert score.loss == {control: row["test"][control]["loss"] for control in ("base", "global", "personal")}
+    assert not trained
