@@ -153,6 +153,33 @@ def merge(model: nn.Module | MutableMapping[str, Tensor], adapter: Adapter, low_
         return Merged(weights, plan, low_memory)
 
 
+@torch.no_grad()
+def mismatch(adapter: Adapter, trained: nn.Module, other: nn.Module) -> float:
+    """Return how far a merge into other weights is from what was trained, in units of the adapter's change.
+
+    Parameters
+    ----------
+    adapter : Adapter
+    trained, other : Module
+        The same model with the weights that the adapter was trained over, and with others. Neither is changed.
+
+    Returns
+    -------
+    float
+        ``||merged(other) - merged(trained)|| / ||merged(trained) - trained||`` over all weights; 0 for equal weights.
+    """
+    here, there = _Parameters(trained), _Parameters(other)
+    plan = changes(adapter, here, _conv1d(trained))
+    apart = moved = 0.0
+    for name in here:
+        before, after, instead = here[name].float(), here[name].float(), there[name].float()
+        if name in plan:
+            after, instead = plan[name].apply(before), plan[name].apply(instead)
+        apart += float((instead - after).square().sum(dtype=torch.float64))
+        moved += float((after - before).square().sum(dtype=torch.float64))
+    return float((apart / moved) ** 0.5) if moved else 0.0
+
+
 class _Parameters(MutableMapping[str, Tensor]):
     """A module's parameters by name; setting one points it at another tensor."""
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from torch import nn
 from transformers import PreTrainedModel
 
+from fedpeft.base.heap import drop_pages, mapped_weights
 from fedpeft.errors import BaseError
 
 BITS = {"int8": 8.0, "nf4": 4.13}
@@ -53,10 +54,12 @@ def quantize(model: PreTrainedModel, precision: str, keep: Iterable[str] = ()) -
         raise BaseError(
             "base.precision", precision, f"an even number of inputs to every layer; {odd} has an odd one", "use 'int8'"
         )
+    mapped = mapped_weights()
     while linear:  # one at a time, so that the full weights of one layer at most lie beside the quantized ones
         name, module = linear.popitem()
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, make(module))
+        drop_pages(module.weight.detach(), mapped)
     # What peft asks, to choose adapter layers that know such weights.
     setattr(model, mark, True)
 
@@ -115,6 +118,9 @@ _KINDS: dict[str, tuple[Callable[[nn.Linear], nn.Module], str]] = {
     "nf4": (_nf4, "is_loaded_in_4bit"),
     "int8": (_int8, "is_loaded_in_8bit"),
 }
+
+MARKS = tuple(mark for _, mark in _KINDS.values())
+"""Attributes by which a model says that it is quantized."""
 
 PRECISIONS = ("full", *_KINDS)
 """How a base's linear layers may be held."""

@@ -70,6 +70,27 @@ class Source:
 
         return load_base(self._base).fingerprint
 
+    @property
+    def trained_on(self) -> str:
+        """How the base was held when adapters were trained: in full, unless a run says otherwise.
+
+        Raises
+        ------
+        FedpeftError
+            When people of the run trained on quantized bases: which of them is meant must be said.
+        """
+        if self._run is None:
+            return "full"
+        from fedpeft.base.held import name_of
+        from fedpeft.device.folders import SCENARIO
+        from fedpeft.scenario import load_scenario
+
+        classes = load_scenario(find_run(self._run, self._runs) / SCENARIO).classes
+        ways = list(dict.fromkeys(name_of(str(kind.dtype), str(kind.precision), "bfloat16") for kind in classes))
+        if any(kind.precision != "full" for kind in classes):
+            raise FedpeftError("--trained-on", None, f"one of {', '.join(ways)}", "so people of this run held the base")
+        return "full"
+
     def load(self, name: str, unknown: bool = False) -> Adapter:
         """Read an adapter; with ``unknown``, one whose base nobody names too.
 

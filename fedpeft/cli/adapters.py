@@ -207,6 +207,10 @@ def merge(
     dtype: Annotated[
         str, typer.Option(help="Precision of the result; bfloat16 rounds small changes away.")
     ] = "float32",
+    trained_on: Annotated[
+        str | None,
+        typer.Option(help="How the base was held in training: full, nf4 or int8, with a dtype as nf4:float32."),
+    ] = None,
     store: Store = None,
     run: Run = None,
     runs: Runs = Path("runs"),
@@ -214,16 +218,26 @@ def merge(
 ) -> None:
     """Write a base with an adapter folded into its weights, a folder that transformers opens by itself.
 
+    An adapter trained on a quantized base is folded into that base's dequantized weights.
+
     Example: `fedpeft adapters merge user-02 --run latest --base keyboard --out my-model`
     """
     from fedpeft.adapters.merge import merge as fold
+    from fedpeft.adapters.merge import mismatch
     from fedpeft.base import load_base
+    from fedpeft.base.dequantize import load_dequantized
+    from fedpeft.base.held import held_as, name_of
     from fedpeft.cli.adapter_source import Source, show_facts, whole
 
     source = Source(store, run, runs, base)
-    loaded = load_base(base, dtype)
+    held = held_as(trained_on or source.trained_on, "bfloat16")
     adapter = source.load(name)
-    adapter.require_base(loaded.fingerprint)
+    published = load_base(base, dtype)
+    adapter.require_base(published.fingerprint)
+    error, loaded = 0.0, published
+    if held[1] != "full":
+        loaded = load_dequantized(base, held, dtype)
+        error = mismatch(adapter, loaded.model, published.model)
     with fold(loaded.model, adapter) as merged, whole(out) as draft:
         loaded.model.save_pretrained(draft)
         loaded.tokenizer.save_pretrained(draft)
@@ -235,6 +249,8 @@ def merge(
         "weights": len(merged.names),
         "lost_to_rounding": merged.lost,
     }
+    if held[1] != "full":
+        facts |= {"trained_on": name_of(*held, usual=""), "error_into_published": error}
     show_facts({**facts, "written": str(out), "bytes": size}, as_json)
 
 

@@ -1,9 +1,8 @@
 """A run's adapters over the base held otherwise than they were trained on: the loss, and what is kept of the gain.
 
-A way of holding the base has a name: ``float32``, ``bfloat16`` or ``float16`` for weights in full; ``int8`` or ``nf4``
-for quantized ones that compute in the dtype of ``[base]``, or in another (``nf4:float32``); ``graph-float32``,
-``graph-int8`` and ``graph-int4`` for the ONNX graph that devices run, through onnxruntime. ``full`` is the dtype of
-``[base]``. Every person's share is of their own gain on the base that they trained on.
+Ways of holding the base have names (:mod:`fedpeft.base.held`); ``graph-float32``, ``graph-int8`` and ``graph-int4`` are
+the ONNX graph that devices run, through onnxruntime. Every person's share is of their own gain on the base that they
+trained on.
 
 The run is only read.
 """
@@ -19,8 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from fedpeft.adapters import Adapter
-from fedpeft.base.load import DTYPES
-from fedpeft.base.quantize import PRECISIONS
+from fedpeft.base.held import held_as, name_of
 from fedpeft.device import Runtime
 from fedpeft.device.folders import EVERYBODY, SCENARIO, adapter_folder, base_folder
 from fedpeft.errors import RunError, ScenarioError, nearest
@@ -114,9 +112,9 @@ def evaluate_run(
     RunError
         When the run holds no adapters, a study of several seeds, or nobody of a name.
     ScenarioError
-        For an unknown way, or a graph of a task that generates no text.
+        For a graph of a task that generates no text.
     FedpeftError
-        When the base cannot be held so, or an adapter does not fit.
+        For an unknown way, or when the base cannot be held so, or an adapter does not fit.
     """
     judged = _Judged(run, people)
     own = judged.own
@@ -167,17 +165,12 @@ class _Judged:
     def named(self, name: str) -> str:
         """Return the name of a way in full, as it is compared and shown."""
         dtype = self._scenario.base.dtype
-        if name == "full":
-            return dtype
         if name in GRAPHS:
             if self._scenario.task.kind not in (NextWord.kind, Chat.kind):
                 expected = "a task that writes text"
                 raise ScenarioError("task.kind", self._scenario.task.kind, expected, "leave the graphs out")
             return name
-        precision, _, other = name.partition(":")
-        if name in DTYPES or (precision in PRECISIONS[1:] and (not other or other in DTYPES)):
-            return precision if other == dtype else name
-        raise ScenarioError("precision", name, "a known one", nearest(name, [*DTYPES, *PRECISIONS, *GRAPHS]))
+        return name_of(*held_as(name, dtype), usual=dtype)
 
     @cached_property
     def own(self) -> dict[str, str]:
@@ -188,10 +181,8 @@ class _Judged:
             of = assign(self._scenario.classes, clients, self._scenario.seed)
         else:
             of = dict.fromkeys(self.people, self._scenario.classes[0].name)
-        ways = {
-            name: self.named(str(kind.dtype) if kind.precision == "full" else f"{kind.precision}:{kind.dtype}")
-            for name, kind in classes.items()
-        }
+        usual = self._scenario.base.dtype
+        ways = {name: name_of(str(kind.dtype), str(kind.precision), usual) for name, kind in classes.items()}
         return {client: ways[of[client]] for client in self.people}
 
     @contextmanager
@@ -214,13 +205,9 @@ class _Judged:
 
     def _variant(self, way: str) -> Scenario:
         """Return the scenario with all clients' base held one way, and one example to a row."""
-        precision, _, other = way.partition(":")
-        full = precision in DTYPES
+        dtype, precision = held_as(way, self._scenario.base.dtype)
         tables: dict[str, Any] = self._scenario.model_dump(mode="json")
-        tables["base"] |= {
-            "dtype": precision if full else other or self._scenario.base.dtype,
-            "precision": "full" if full else precision,
-        }
+        tables["base"] |= {"dtype": dtype, "precision": precision}
         tables["data"] |= {"packing": False}
         return Scenario(**tables | {"devices": []})
 
