@@ -77,6 +77,7 @@ def open_pool(scenario: Scenario, scored: int = MOST_SCORED, precision: str = "f
         data.window,
         data.max_windows,
         scenario.task.pooling,
+        scenario.packing,
     )
     if data.window <= _SHORT and scenario.task.kind != "caption":
         # As a client's worker does: on short texts the plain kernels are faster.
