@@ -167,7 +167,7 @@ def scenario(**tables) -> dict[str, object]:
         ),
         (
             {"task": {"kind": "classify"}},
-            "task.kind: found 'classify', expected input should be 'next_word', 'classification' or 'caption'",
+            "task.kind: found 'classify', expected input should be 'next_word', 'chat', 'classification', 'reply_ranking' or 'caption'",
         ),
         (
             {"base": {"precision": "int4"}},
