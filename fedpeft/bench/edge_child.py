@@ -17,6 +17,7 @@ import torch
 from transformers import AutoTokenizer
 
 from fedpeft.base import load_base
+from fedpeft.base.heap import give_back
 from fedpeft.base.locate import locate
 from fedpeft.compare.peak import Private, peak_mb
 from fedpeft.data import Client, load_federation
@@ -71,6 +72,8 @@ class Way:
 def measure(way: Way) -> dict[str, Any]:
     """Fine-tune and return ``peak_mb``, ``private_mb``, ``step_s`` of processor time, ``loss`` and ``score`` (nats)."""
     torch.set_num_threads(1)
+    # As the trainer does where memory is limited; the rival gets it as well.
+    give_back()
     federation = load_federation("keyboard")
     tokenizer = AutoTokenizer.from_pretrained(locate(way.base))
     split = Client.of(federation, "user-05").split

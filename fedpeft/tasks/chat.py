@@ -6,8 +6,10 @@ The loss is next-word prediction's, on the pieces of replies and their ends.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from fedpeft.base import Base
@@ -20,7 +22,7 @@ from fedpeft.data.replies import replies
 from fedpeft.data.windows import Windows
 from fedpeft.tasks.apart import require_apart
 from fedpeft.tasks.next_word import NextWord
-from fedpeft.tasks.task import Splits
+from fedpeft.tasks.task import Batch, Splits
 
 
 class Chat(NextWord):
@@ -60,6 +62,12 @@ class Chat(NextWord):
         messages = sum(len(e.mine()) for e in split.train + split.validation + split.test)
         train = self._rows(split.train, self._max)
         return Splits(train, self._rows(split.validation), self._rows(split.test), messages)
+
+    def fullest(self, size: int) -> Batch:
+        """Return rows in which every piece is a target."""
+        batch = super().fullest(size)
+        places = torch.arange(self._window).expand(size, -1) if self._lay is packed else None
+        return replace(batch, positions=places)
 
     def count(self, logits: Tensor, targets: Tensor) -> tuple[float, float]:
         """Return zeros: nobody types an answer."""

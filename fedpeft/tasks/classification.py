@@ -106,6 +106,12 @@ class Classification(Task[Examples]):
                 torch.from_numpy(examples.mask[rows, :length].astype(np.int64)),
             )
 
+    def fullest(self, size: int) -> Batch:
+        """Return texts of full length, told apart among all classes."""
+        ids = torch.zeros(size, self._length, dtype=torch.int64)
+        labels = torch.tensor([0, 0, len(self.federation.labels())]).repeat(size, 1)
+        return Batch(ids, labels, torch.ones_like(ids))
+
     def order(self, examples: Examples) -> np.ndarray:
         """Return the texts by length."""
         return np.argsort(-examples.mask.sum(axis=1), kind="stable")

@@ -81,6 +81,11 @@ class NextWord(Task[Windows]):
             assert ids is not None and labels is not None  # noqa: S101 - only positions may be absent
             yield Batch(ids, labels, positions=positions)
 
+    def fullest(self, size: int) -> Batch:
+        """Return windows in which every piece is a target."""
+        ids = torch.zeros(size, self._window, dtype=torch.int64)
+        return Batch(ids, ids)
+
     def order(self, examples: Windows) -> np.ndarray:
         """Return the windows by the place of their last label."""
         if not len(examples):

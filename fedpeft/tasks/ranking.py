@@ -172,6 +172,12 @@ class Ranking(Task[Ranked]):
             ids, mask = examples.contexts.tensors(rows)
             yield Batch(ids, torch.from_numpy(labels), mask, replies=examples.replies.tensors(used))
 
+    def fullest(self, size: int) -> Batch:
+        """Return contexts of full length, each with a reply of its own of full length."""
+        ids = torch.zeros(size, self._length, dtype=torch.int64)
+        mask = torch.ones_like(ids)
+        return Batch(ids, torch.arange(size).repeat(size, 1), mask, replies=(ids, mask))
+
     def order(self, examples: Ranked) -> np.ndarray:
         """Return the contexts by length."""
         return np.argsort(-examples.contexts.mask.sum(axis=1), kind="stable")

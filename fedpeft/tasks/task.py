@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from fedpeft.base import Base
 from fedpeft.data.windows import IGNORED
+from fedpeft.errors import ScenarioError
 
 
 class Encoded(Protocol):
@@ -134,6 +135,16 @@ class Task(ABC, Generic[E]):
     @abstractmethod
     def batches(self, examples: E, order: np.ndarray, size: int) -> Iterator[Batch]:
         """Yield batches of examples in the given order."""
+
+    def fullest(self, size: int) -> Batch:
+        """Return a batch that no batch of ``size`` examples takes more memory than; what is in it means nothing.
+
+        Raises
+        ------
+        ScenarioError
+            When that is not known beforehand.
+        """
+        raise ScenarioError("training.memory", "a budget", "a task of texts", f"leave it out for {self.kind}")
 
     def predictions(self, batch: Batch) -> int:
         """Return how many targets a batch has; by default every labelled position but the first."""

@@ -8,17 +8,20 @@ the (predictions × vocabulary) matrix, the largest of all on a small machine, n
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from fedpeft.methods import Attached
 from fedpeft.tasks import Batch, Task
 from fedpeft.training.adversarial import Perturbed
 from fedpeft.training.config import Training
+from fedpeft.training.lessons import lesson_loss
+from fedpeft.training.pieces import summed
+from fedpeft.training.shared_logits import SharedLogits
 from fedpeft.training.teacher import Teacher
 
 
@@ -36,7 +39,9 @@ class Objective:
 
     def __init__(self, attached: Attached, slot: str, task: Task[Any], training: Training) -> None:
         self._attached, self._slot, self._task, self._training = attached, slot, task, training
-        self._teacher = Teacher(training.distillation, task) if training.distillation else None
+        taught = training.distillation
+        self._teacher = Teacher(taught, task) if taught and not taught.logits else None
+        self._own = 1 - taught.weight if taught and taught.logits else 1.0
         self._embedding = Perturbed(attached.model.get_input_embeddings())
 
     def backward(self, batch: Batch, share: float = 1.0) -> float:
@@ -66,8 +71,23 @@ class Objective:
             (share * worst).backward()
         return float(entropy.detach())
 
-    def _in_precision(self) -> torch.autocast:
-        return torch.autocast(self._attached.model.device.type, torch.bfloat16, enabled=self._training.autocast)
+    def learn(self, lesson: SharedLogits, share: float) -> None:
+        """Add the gradients of what a teacher said of public text.
+
+        Parameters
+        ----------
+        lesson : SharedLogits
+        share : float
+            Of the step's lesson that this is.
+        """
+        with self._in_precision():
+            loss = lesson_loss(self._attached, self._task, lesson, self._training.chunk)
+        ((1 - self._own) * share * loss).backward()
+
+    def _in_precision(self) -> AbstractContextManager[object]:
+        if not self._training.autocast:
+            return nullcontext()
+        return torch.autocast(self._attached.model.device.type, torch.bfloat16)
 
     def _shape(self, batch: Batch) -> torch.Size:
         """Return the shape of a batch's embeddings."""
@@ -77,13 +97,15 @@ class Objective:
     def _loss(self, batch: Batch, taught: Tensor | None) -> tuple[Tensor, Tensor]:
         training, attached = self._training, self._attached
         if training.chunk is not None:
-            total = entropy = _chunked(attached, self._task, batch, training.chunk)
+            entropy = _chunked(attached, self._task, batch, training.chunk)
+            total = self._own * entropy
         else:
             logits, targets = self._task.predict(attached.model, batch)
-            total = entropy = F.cross_entropy(logits, targets)
+            entropy = F.cross_entropy(logits, targets)
+            total = self._own * entropy
             if taught is not None and training.distillation is not None:
                 part = training.distillation.weight
-                total = (1 - part) * entropy + part * divergence(logits, taught, training.distillation.temperature)
+                total = (1 - part) * entropy + part * divergence(logits, taught, training.distillation.softness)
         penalty = attached.penalty(self._slot)
         return (total if penalty is None else total + penalty), entropy
 
@@ -99,11 +121,7 @@ def _chunked(attached: Attached, task: Task[Any], batch: Batch, size: int) -> Te
     found = task.features(attached.model, batch)
     assert found is not None  # noqa: S101 - the scenario refuses chunks for tasks without
     hidden, head, targets = found
-    pieces = [
-        checkpoint(_sum, hidden[i : i + size], head, targets[i : i + size], use_reentrant=False)
-        for i in range(0, len(targets), size)
-    ]
-    return torch.stack(pieces).sum() / len(targets)
+    return summed(_sum, size, head, hidden, targets) / len(targets)
 
 
 def _sum(hidden: Tensor, head: nn.Module, targets: Tensor) -> Tensor:
