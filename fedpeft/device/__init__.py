@@ -16,6 +16,7 @@ from fedpeft.device.folders import find_run
 from fedpeft.device.generation import Generation
 from fedpeft.device.loaded import LoadedAdapter
 from fedpeft.device.manifest import Manifest
+from fedpeft.device.ranker import Ranked, Ranker
 from fedpeft.device.runtime import Runtime
 from fedpeft.device.suggest import Suggester, Suggestion
 
@@ -27,6 +28,8 @@ __all__ = [
     "LoadedAdapter",
     "Manifest",
     "Message",
+    "Ranked",
+    "Ranker",
     "Runtime",
     "Scored",
     "Suggester",

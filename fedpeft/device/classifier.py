@@ -15,18 +15,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fedpeft.device.bundle import Bundle
-from fedpeft.device.encoder import Encoder
+from fedpeft.device.encoder import Opened
 from fedpeft.device.loaded import LoadedAdapter
-from fedpeft.device.loader import Loader
 from fedpeft.device.manifest import Manifest
-from fedpeft.device.private import settled
 from fedpeft.device.sampling import softmax
 from fedpeft.device.session import Device
 from fedpeft.errors import BundleError, nearest
-
-BATCH = 16
-"""Texts in one pass."""
 
 _HEAD = ("head.weight", "head.bias")
 
@@ -72,11 +66,8 @@ class Classifier:
         mapped: bool = False,
         adapters: int = 1024,
     ) -> None:
-        device = Device(threads, mapped, prepacked)
-        with settled(Bundle.open(base_bundle, "base", trusted)) as bundle:
-            self.manifest: Manifest = bundle.manifest
-            self._encoder = Encoder(bundle, device)
-        self._loader = Loader(self.manifest, trusted, adapters, _require_head)
+        self._opened = Opened.of(base_bundle, Device(threads, mapped, prepacked), trusted, adapters, _require_head)
+        self.manifest: Manifest = self._opened.manifest
 
     def load(self, adapter_bundle: Path) -> LoadedAdapter:
         """Verify a person's adapter and map it, or return it as it is when it was loaded before and nothing changed.
@@ -89,7 +80,7 @@ class Classifier:
             When the bundle is incomplete, altered, signed by somebody else, meant for another base, or its labels do
             not fit its head.
         """
-        return self._loader.load(adapter_bundle)
+        return self._opened.loader.load(adapter_bundle)
 
     def classify(self, text: str, adapter: LoadedAdapter, among: Collection[str] | None = None) -> list[Scored]:
         """Return the classes of a text with their probabilities, likeliest first.
@@ -111,7 +102,7 @@ class Classifier:
     def classify_all(
         self, texts: Sequence[str], adapter: LoadedAdapter, among: Collection[str] | None = None
     ) -> list[list[Scored]]:
-        """Classify several texts, :data:`BATCH` in a pass; as :meth:`classify`, in the order of the texts."""
+        """Classify several texts, as :meth:`classify`, in their order; those of like length share a pass."""
         labels = adapter.manifest.labels
         if unknown := sorted(set(among or ()) - set(labels)):
             raise BundleError("label", unknown[0], f"one of {adapter.owner}'s", nearest(unknown[0], labels))
@@ -134,17 +125,7 @@ class Classifier:
     def _read(
         self, texts: Sequence[str], adapter: LoadedAdapter | None
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        self._loader.require_mine(adapter)
-        rows = self._encoder.encode(texts)
-        # Texts of a length go together, so that none is padded to another's.
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-        classes = len(adapter.manifest.labels) if adapter is not None else 0
-        logits = np.zeros((len(rows), classes), np.float32)
-        pooled = np.zeros((len(rows), self._encoder.facts.hidden), np.float32)
-        for start in range(0, len(order), BATCH):
-            part = order[start : start + BATCH]
-            logits[part], pooled[part] = self._encoder.read([rows[i] for i in part], adapter)
-        return logits, pooled
+        return self._opened.read(self._opened.encoder.encode(texts), adapter)
 
 
 def _require_head(folder: Path, adapter: LoadedAdapter) -> None:

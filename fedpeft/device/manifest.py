@@ -95,6 +95,9 @@ class Manifest(_Part):
     decoder: DecoderFacts | None = None
     encoder: EncoderFacts | None = None
     labels: tuple[str, ...] = Field((), description="What the head in a classifier's adapter tells apart, in order.")
+    context: int | None = Field(
+        None, ge=3, description="Tokens that an adapter for ranking replies reads of a text, the marks included."
+    )
     scenario: Digest | None = Field(None, description="Of the scenario an adapter was trained by.")
     privacy: dict[str, JsonValue] | None = Field(None, description="What its training spent; none without guarantees.")
     details: dict[str, JsonValue] = Field({}, description="Facts for people; nothing depends on them.")

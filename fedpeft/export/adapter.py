@@ -51,6 +51,7 @@ def export_adapter(
     privacy: Mapping[str, JsonValue] | None = None,
     labels: tuple[str, ...] = (),
     classes: slice = slice(None),
+    context: int | None = None,
     details: Mapping[str, JsonValue] | None = None,
 ) -> Manifest:
     """Write an adapter bundle that only its owner's account can read.
@@ -79,6 +80,8 @@ def export_adapter(
         What a classifier's head tells apart, in order, all of its classes or those of ``classes``.
     classes : slice, optional
         Which of its head's classes are its owner's.
+    context : int, optional
+        Tokens that it reads of a text, when it ranks replies.
     details : mapping, optional
         Facts for people, kept in the manifest.
 
@@ -115,6 +118,7 @@ def export_adapter(
             files=hash_files(draft),
             tensors={name: array.shape for name, array in values.items()},
             labels=labels,
+            context=context,
             scenario=scenario,
             privacy=dict(privacy) if privacy is not None else None,
             details={"parameters": adapter.schema.size, **(details or {})},

@@ -14,10 +14,11 @@ out  ``pooled``                     float32 (batch, hidden)
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import onnx_ir as ir
 import torch
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModel, AutoModelForSequenceClassification
 
 from fedpeft.base import Base
 from fedpeft.device.manifest import EncoderFacts
@@ -33,12 +34,12 @@ _UNLIMITED = 1 << 20
 
 
 def trace_encoder(base: Base, options: ExportOptions) -> tuple[ir.Model, Grafted, EncoderFacts]:
-    """Make the graph of an encoder with its sites and the head's.
+    """Make the graph of an encoder with its sites and those of a head: without one, no adapter fills them.
 
     Parameters
     ----------
     base : Base
-        With labels. Its files are traced, not its model object, which may carry adapters.
+        With labels, or an encoder without a head. Its files are traced, not its model object, which may carry adapters.
     options : ExportOptions
 
     Returns
@@ -55,14 +56,16 @@ def trace_encoder(base: Base, options: ExportOptions) -> tuple[ir.Model, Grafted
     ScenarioError
         When an option is not for traced graphs.
     """
-    pooling, head = options.pooling, Head.of(base)
-    if pooling == "model":
+    pooling, head = options.pooling, Head.of(base) if base.labels else None
+    if pooling == "model" and head is None:
+        raise BaseError(f"base {base.name} pooling", pooling, "'mean'", "there is no head that could read a pooler")
+    if pooling == "model" and head is not None:
         head.require_linear()
-    if pooling == "model" and head.layers:
+    if pooling == "model" and head is not None and head.layers:
         # Biases of the head's inner layers have sites of their own, whatever else is wanted.
         options = replace(options, sites=options.sites | {"lora", "bias"})
     model = trace(base, f"encoder-{pooling}", lambda: _describe(base, head, pooling))
-    graph = add_sites(model, options, "model", linear_layers(base.model), {head.last})
+    graph = add_sites(model, options, "model", linear_layers(base.model), {head.last} if head else set())
     (pooled,) = model.graph.outputs
     hidden = pooled.shape[-1] if pooled.shape is not None else None
     if not isinstance(hidden, int):
@@ -78,11 +81,13 @@ def trace_encoder(base: Base, options: ExportOptions) -> tuple[ir.Model, Grafted
     )
 
 
-def _describe(base: Base, head: Head, pooling: Pooling) -> Traced:
-    model = AutoModelForSequenceClassification.from_pretrained(
-        base.folder, dtype=torch.float32, attn_implementation="eager", num_labels=base.labels
-    )
-    head.clear(model)
+def _describe(base: Base, head: Head | None, pooling: Pooling) -> Traced:
+    settings: dict[str, Any] = {"dtype": torch.float32, "attn_implementation": "eager"}
+    if head is None:
+        model = AutoModel.from_pretrained(base.folder, **settings)
+    else:
+        model = AutoModelForSequenceClassification.from_pretrained(base.folder, num_labels=base.labels, **settings)
+        head.clear(model)
     mask = torch.ones(2, 7, dtype=torch.int64)
     mask[0, 5:] = 0
     ids = torch.where(mask.bool(), torch.full((2, 7), 1), base.tokenizer.pad_token_id or 0)

@@ -1,4 +1,4 @@
-"""What a classifier's head reads of a text, and which of the encoder's modules that hangs on.
+"""What heads read of a text, and rankings of replies compare, and which of the encoder's modules that hangs on.
 
 An encoder may have modules that compute what nobody reads: BERT's pooler, where the head reads the mean of the hidden
 states. A method attaches to them all the same, and its numbers for them mean nothing: the graph has no such place.
@@ -21,7 +21,7 @@ class Pooled(nn.Module):
     Parameters
     ----------
     model : nn.Module
-        A sequence classifier; with the pooling ``model`` without the last layer of its head.
+        A sequence classifier or the encoder itself; with the pooling ``model`` without the last layer of its head.
     pooling : {"mean", "model"}
     """
 
@@ -34,7 +34,7 @@ class Pooled(nn.Module):
         if self._pooling == "model":
             logits: Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask).logits
             return logits
-        encoder = getattr(self.model, str(self.model.base_model_prefix))
+        encoder = getattr(self.model, str(self.model.base_model_prefix), self.model)
         hidden = encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         return mean_pooled(hidden, attention_mask)
 
@@ -54,7 +54,7 @@ def unread_modules(model: nn.Module, base: Base, pooling: Pooling) -> frozenset[
     ids = torch.full((1, 3), 1)
     found = torch.autograd.grad(reads(ids, torch.ones_like(ids)).sum(), list(named.values()), allow_unused=True)
     read = {name.rpartition(".")[0] for name, gradient in zip(named, found, strict=True) if gradient is not None}
-    last = Head.of(base).last
+    last = Head.of(base).last if base.labels else None
     return frozenset(
         name
         for name, module in model.named_modules()

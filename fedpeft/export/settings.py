@@ -55,6 +55,12 @@ class RunSettings:
         return RunSettings(replace(self.options, **given), cast(Numbers, adapters or self.adapters))
 
 
+def ranked_context(scenario: Mapping[str, Any]) -> int | None:
+    """Return how many tokens of a text a ranking of replies reads; None for other tasks."""
+    ranks = (scenario.get("task") or {}).get("kind") == "reply_ranking"
+    return int(scenario["data"]["window"]) if ranks else None
+
+
 def read_scenario(run: Path) -> dict[str, Any]:
     """Return a run's scenario.
 

@@ -22,7 +22,8 @@ from fedpeft.cli.classify import classify
 from fedpeft.data import load_labelled
 from fedpeft.device import LoadedAdapter, Runtime
 from fedpeft.device.bundle import TOKENIZER, hash_files, seal
-from fedpeft.device.classifier import BATCH, Classifier
+from fedpeft.device.classifier import Classifier
+from fedpeft.device.encoder import BATCH
 from fedpeft.device.folders import adapter_folder, base_folder, users
 from fedpeft.device.manifest import Manifest
 from fedpeft.errors import AdapterError, BundleError, DataError, RunError

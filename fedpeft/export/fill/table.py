@@ -85,7 +85,8 @@ def fill(adapter: Adapter, ground: Ground | None = None) -> Filling:
     if adapter.config.get("modules_to_save"):
         found = list(adapter.config["modules_to_save"])
         raise AdapterError("adapter modules_to_save", found, "none on a base that is no classifier")
-    return _filled(adapter, ground)
+    filling = _filled(adapter, ground)
+    return filling if ground is None or ground.base.labels is None else _read(filling, ground)
 
 
 def _with_head(adapter: Adapter, ground: Ground) -> Filling:
@@ -95,9 +96,13 @@ def _with_head(adapter: Adapter, ground: Ground) -> Filling:
     config = {**adapter.config, "modules_to_save": None}
     # The method alone, without its head, is what its frozen tensors belong to.
     rest = _filled(as_adapter(others, config, adapter.base, adapter.schema.context), ground)
-    both = joined(rest.inputs, head.inputs(mine))
-    # What is given to modules that nothing reads has no place, and never had an effect.
-    return Filling({site: value for site, value in both.items() if module_at(site) not in ground.unread}, rest.past)
+    return _read(Filling(joined(rest.inputs, head.inputs(mine)), rest.past), ground)
+
+
+def _read(filling: Filling, ground: Ground) -> Filling:
+    """Leave out what is given to modules that nothing reads: it has no place, and never had an effect."""
+    kept = {site: value for site, value in filling.inputs.items() if module_at(site) not in ground.unread}
+    return Filling(kept, filling.past)
 
 
 def _filled(adapter: Adapter, ground: Ground | None) -> Filling:
