@@ -14,6 +14,7 @@ rounded to bfloat16 by peft, over any other base not. So in a federation with cl
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -127,6 +128,14 @@ class Fleet:
         if not self._scenario.devices:
             return dict.fromkeys(self.clients, "")
         return assign(self._scenario.classes, self.clients, self._scenario.seed)
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Say of each class how it holds the base and how many clients are of it, for the record."""
+        counts = Counter(self.classes.values())
+        return [
+            {"name": kind.name, "dtype": kind.dtype, "precision": kind.precision, "clients": counts[kind.name]}
+            for kind in self._kinds.values()
+        ]
 
     def of(self, client: str) -> Equipment:
         """Return what a client computes with, loading it when it is the first of its class."""

@@ -90,6 +90,7 @@ def facts(worker: Worker) -> dict[str, Any]:
         "adapter_parameters": worker.size,
         "schema_digest": worker.attached.schemas[SHARED].digest,
         "clients": len(worker.client_ids),
+        **({"devices": worker.fleet.describe()} if worker.scenario.devices else {}),
     }
 
 

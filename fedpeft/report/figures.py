@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedpeft.report.bootstrap import mean_ends
+from fedpeft.report.devices import devices
 from fedpeft.report.record import CONTROLS, Control, Person, Record, Round, perplexity
 from fedpeft.report.replies import rouge_l
 
@@ -43,6 +44,7 @@ def figures(record: Record) -> dict[str, Any]:
         ``intervals``: for ``top1``, ``top3`` and ``loss``, each of :data:`PAIRS` as ``personal-global`` with ``mean``,
         ``low`` and ``high``;
         ``rouge_l``: null where no replies were written anew (:mod:`fedpeft.report.replies`);
+        ``devices``: by class, null where all are alike (:mod:`fedpeft.report.devices`);
         ``bytes_up``, ``bytes_down``, ``bytes_per_client_round``: mean over rounds; ``base_bytes``,
         ``bytes_ratio``; ``quantization_error``: mean over rounds; ``rounds``, ``burnt_rounds``, ``clients``,
         ``personalized``, ``seconds``; ``seeds``, ``seed_mean`` and ``seed_sd``: the main figures by seed,
@@ -65,6 +67,7 @@ def figures(record: Record) -> dict[str, Any]:
         **_gains(people),
         "intervals": _intervals(people),
         "rouge_l": rouge_l(record.samples),
+        "devices": devices(record),
         "bytes_per_client_round": both,
         "bytes_up": up,
         "bytes_down": down,

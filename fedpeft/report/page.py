@@ -19,7 +19,6 @@ from fedpeft.report.tables import grids
 from fedpeft.report.wording import GLOSSARY, moment, name_of, terms_of
 
 REPORT = "report.html"
-_LABELS = ("Results by model", "Differences between models", "Results by seed")
 _CAPTIONS = {
     "gain": "Each bar is one person’s change in perplexity on their own test text when their personal "
     "adapter replaces the global one. The circle in its column is what the global adapter changed before.",
@@ -81,7 +80,7 @@ def render(record: Record, found: Mapping[str, Any]) -> str:
         headline=headline(record, found),
         verdict=verdict(found),
         cautions=cautions(found, record.run.status),
-        grids=list(zip(grids(found), _LABELS, strict=False)),
+        grids=grids(found),
         glossary=[(name_of(control), what) for control, what in GLOSSARY.items()],
         lines=facts(found),
         plots=[(plot, _CAPTIONS[plot.name]) for plot in plots(record)],

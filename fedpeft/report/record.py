@@ -85,6 +85,8 @@ class Person:
         Private training steps, and messages they had to learn from.
     test : mapping of control to Score
         With all of :data:`CONTROLS`; ``wrong_user`` is absent when there was nobody else.
+    device : str
+        Their class of devices; empty where all are alike, or in the mean over a study's seeds.
     """
 
     client: str
@@ -93,6 +95,7 @@ class Person:
     messages: NonNegativeInt
     test: Mapping[Control, Score]
     wrong_user: str | None = None
+    device: str = ""
 
     def __post_init__(self) -> None:
         missing = [c for c in CONTROLS if c not in self.test and c != "wrong_user"]
@@ -169,6 +172,16 @@ class BaseCard:
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceClass:
+    """A class of devices: what it holds the base in, and how many clients are of it."""
+
+    name: str
+    dtype: str
+    precision: str
+    clients: PositiveInt
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """``run.json``: what ran, for how long, on what. ``seconds`` adds up over resumes."""
 
@@ -181,6 +194,7 @@ class Run:
     seconds: NotNegative = 0.0
     started: str = ""
     schema_digest: str = ""
+    devices: tuple[DeviceClass, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from fedpeft.report.devices import PARTS
 from fedpeft.report.figures import PAIRS
 from fedpeft.report.findings import cautions, facts
 from fedpeft.report.record import CONTROLS
@@ -30,12 +31,15 @@ class Grid:
         How many leading columns hold words; the others hold numbers and are aligned right.
     strong : str, optional
         The first cell of the row to stress.
+    label : str, optional
+        What the page calls the table.
     """
 
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     words: int = 1
     strong: str = ""
+    label: str = ""
 
 
 def results(figures: Mapping[str, Any]) -> Grid:
@@ -60,6 +64,7 @@ def results(figures: Mapping[str, Any]) -> Grid:
         ),
         words=2,
         strong="personal",
+        label="Results by model",
     )
 
 
@@ -78,7 +83,7 @@ def differences(figures: Mapping[str, Any]) -> Grid:
             )
         )
     head = ("Difference", f"{terms.label}, points", "95% interval", f"Loss, nats/{terms.unit}", "95% interval")
-    return Grid(head, tuple(rows))
+    return Grid(head, tuple(rows), label="Differences between models")
 
 
 def seeds(figures: Mapping[str, Any]) -> Grid | None:
@@ -89,7 +94,7 @@ def seeds(figures: Mapping[str, Any]) -> Grid | None:
     head = ("Seed", "Perplexity, global", "personal", f"{terms.label}, global", "personal", "Better off", "Worse off")
     rows = [(seed, *_seed_cells(part, terms)) for seed, part in figures["seeds"].items()]
     spread = (("mean", *_seed_cells(figures["seed_mean"], terms)), ("SD", *_seed_cells(figures["seed_sd"], terms)))
-    return Grid(head, (*rows, *spread))
+    return Grid(head, (*rows, *spread), label="Results by seed")
 
 
 def _seed_cells(part: Mapping[str, Any], terms: Terms) -> tuple[str, ...]:
@@ -104,11 +109,30 @@ def _seed_cells(part: Mapping[str, Any], terms: Terms) -> tuple[str, ...]:
     )
 
 
+def by_device(figures: Mapping[str, Any]) -> Grid | None:
+    """Tabulate the classes; None where all clients are alike."""
+    if not figures["devices"]:
+        return None
+    head = ("Devices", "Base held in", "Clients", "Scored", *(f"Loss, {name_of(c)}" for c in PARTS))
+    rows = tuple(
+        (
+            kind["name"],
+            kind["held"],
+            f"{kind['clients']:,}",
+            f"{kind['people']:,}",
+            *(number(kind["loss"][c], 3) for c in PARTS),
+        )
+        for kind in figures["devices"]
+    )
+    return Grid(head, rows, words=2, label="Results by class of devices")
+
+
 def grids(figures: Mapping[str, Any]) -> list[Grid]:
     """Return the tables there are numbers for, in order."""
     if not figures["personalized"]:
         return []
-    return [grid for grid in (results(figures), differences(figures), seeds(figures)) if grid is not None]
+    found = (results(figures), differences(figures), by_device(figures), seeds(figures))
+    return [grid for grid in found if grid is not None]
 
 
 def markdown(figures: Mapping[str, Any], status: str = "finished") -> str:
