@@ -83,7 +83,7 @@ def load_base(
     identity = fingerprint(source)
     expected = "a causal language model" if labels is None else "an encoder"
     try:
-        _check_kind(name, source, labels)
+        check_kind(name, source, labels)
         folder = _in_precision(source, identity, dtype)
         model, head = _read(folder, DTYPES[dtype], labels)
         tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -132,7 +132,7 @@ def _require(field: str, value: str, known: Collection[str]) -> None:
         raise BaseError(field, value, "a known precision", nearest(value, known))
 
 
-def _check_kind(name: str, folder: Path, labels: int | None) -> None:
+def check_kind(name: str, folder: Path, labels: int | None) -> None:
     """Refuse a language model that is to classify, an encoder that is to write, and a finished classifier."""
     architecture = _architecture(folder)
     if not architecture:

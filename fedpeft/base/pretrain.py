@@ -25,10 +25,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
 from fedpeft.base.tokenizer import train_tokenizer
-from fedpeft.data.keyboard import Turn, perspective, public_conversations
-from fedpeft.data.marks import Marks
-from fedpeft.data.messages import Excerpt
-from fedpeft.data.windows import pieces
+from fedpeft.data.keyboard import public_conversations
+from fedpeft.data.public import rows_of
 
 Rows = NDArray[np.int64]
 _CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
@@ -117,11 +115,11 @@ def pretrain(
     public = public_conversations()[:limit]
     aside, public = public[::50], [c for i, c in enumerate(public) if i % 50]
     tokenizer = train_tokenizer((text for turns in public for _, text, _ in turns), config.vocabulary)
-    held_rows = _pack(aside, tokenizer, config.length, np.random.default_rng(0))
+    held_rows = rows_of(aside, tokenizer, config.length, np.random.default_rng(0))
     model = _model(config, tokenizer)
     nn.Module.to(model, device)
     dropouts = _add_dropout(model, config.dropout)
-    per_epoch = len(_pack(public, tokenizer, config.length, np.random.default_rng(0))) // config.batch
+    per_epoch = len(rows_of(public, tokenizer, config.length, np.random.default_rng(0))) // config.batch
     total = max(1, per_epoch * config.epochs)
     decay = [p for p in model.parameters() if p.ndim > 1]
     optimizer = torch.optim.AdamW(
@@ -136,7 +134,7 @@ def pretrain(
     for epoch in range(config.epochs):
         model.train()
         losses = []
-        for rows in _batches(_pack(public, tokenizer, config.length, rng), config.batch, rng):
+        for rows in _batches(rows_of(public, tokenizer, config.length, rng), config.batch, rng):
             loss = _loss(model, rows, device)
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -190,28 +188,6 @@ def _add_dropout(model: LlamaForCausalLM, rate: float) -> list[torch.utils.hooks
     for layer in model.model.layers:
         modules += [layer.self_attn.o_proj, layer.mlp]
     return [module.register_forward_hook(drop) for module in modules]
-
-
-def _pack(
-    conversations: list[tuple[Turn, ...]],
-    tokenizer: PreTrainedTokenizerFast,
-    length: int,
-    rng: np.random.Generator,
-) -> Rows:
-    """Read each conversation from one speaker's device and cut the stream into rows."""
-    marks = Marks.of(tokenizer)
-    stream: list[int] = []
-    for index in rng.permutation(len(conversations)):
-        turns = conversations[index]
-        if turns:
-            speakers = sorted({who for who, _, _ in turns})
-            view = perspective(turns, speakers[rng.integers(len(speakers))])
-            tokens, _ = pieces(Excerpt(view), tokenizer, marks)
-            stream += tokens
-    body = length - 1
-    count = len(stream) // body
-    rows = np.array(stream[: count * body], np.int64).reshape(count, body)
-    return np.concatenate([np.full((count, 1), marks.start[0]), rows], axis=1)
 
 
 def _batches(rows: Rows, size: int, rng: np.random.Generator) -> Iterator[Rows]:

@@ -81,6 +81,26 @@ def show(
     Console(highlight=False).print(_table(found))
 
 
+@base.command()
+def shrink(
+    name: Annotated[str, typer.Argument(help="A known name, a folder, or a hub id: a language model.")],
+    layers: Annotated[int, typer.Option(help="How many layers stay: the first and the last.")],
+    out: Annotated[Path, typer.Option(help="A new folder.")],
+) -> None:
+    """Write a smaller base of the same vocabulary, for devices that a larger one can teach.
+
+    Example: fedpeft base shrink smollm2-135m --layers 15 --out smollm2-15
+    """
+    from fedpeft.base.describe import describe
+    from fedpeft.base.shrink import shrink as write
+
+    with Console(stderr=True).status(f"reading {name}"):
+        licence = describe(name, Path.cwd()).licence
+        fingerprint = write(name, layers, out, licence, Path.cwd())
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"{out}: {describe(str(out.resolve())).parameters:,} parameters, fingerprint {fingerprint[:16]}")
+
+
 def _table(found: Description) -> Table:
     uses = "text" if found.kind == "causal" else "an encoder, for classification"
     table = Table(box=None, show_header=False, pad_edge=False)

@@ -48,8 +48,11 @@ def refuse_thrift(scenario: Scenario, field: str, training: Training, dtype: str
         )
     if training.chunk is not None and scenario.task.kind == "classification":
         raise ScenarioError(f"{field}.chunk", training.chunk, "task.kind = 'next_word'", "few classes need no chunks")
-    if training.chunk is not None and training.distillation is not None:
-        raise ScenarioError(f"{field}.chunk", training.chunk, "no distillation", "a teacher needs all logits at once")
+    taught = training.distillation
+    if training.chunk is not None and taught is not None and not taught.logits:
+        raise ScenarioError(
+            f"{field}.chunk", training.chunk, "no distillation", "a live teacher needs all logits at once"
+        )
     if training.autocast and dtype != "float32":
         raise ScenarioError(f"{field}.autocast", True, "base.dtype = 'float32'", "the base computes in it already")
     if training.micro_batch is not None and training.micro_batch > training.batch:

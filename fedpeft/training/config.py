@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Schedule = Literal["constant", "linear", "cosine"]
 
@@ -38,8 +39,24 @@ class Distillation(Table):
     """``[training.distillation]``: learn from a teacher's whole distribution (Hinton et al. 2015, arXiv:1503.02531)."""
 
     teacher: str = Field("", description="A base by name, folder or hub id; empty: the frozen base itself.")
+    logits: str = Field(
+        "", description="A file by `fedpeft distill`: what a teacher says of public text, instead of a live one."
+    )
     weight: float = Field(0.5, gt=0, le=1, description="Share of the loss that is the teacher's.")
-    temperature: float = Field(2.0, gt=0, description="Softens both distributions.")
+    temperature: float | None = Field(
+        None, gt=0, description="Softens both distributions; 2 by default, with logits what the file was made with."
+    )
+
+    @property
+    def softness(self) -> float:
+        """The temperature of a live teacher."""
+        return self.temperature or 2.0
+
+    @field_validator("logits")
+    @classmethod
+    def _absolute(cls, logits: str) -> str:
+        # A run's workers and whoever resumes it stand in other folders.
+        return str(Path(logits).absolute()) if logits else logits
 
 
 class Training(Table):
@@ -71,6 +88,11 @@ class Training(Table):
     )
     chunk: int | None = Field(
         None, ge=1, description="Predictions whose logits exist at once; saves memory with a large vocabulary."
+    )
+    memory: str | None = Field(
+        None,
+        description="Bytes that a client's process may take, as in '1GB', or auto: what the machine has free. What of "
+        "checkpointing, chunk and micro_batch is not set is then chosen to fit.",
     )
     autocast: bool = Field(False, description="Compute matrix products in bfloat16 over a float32 base.")
     patience: int | None = Field(

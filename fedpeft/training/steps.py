@@ -7,7 +7,7 @@ what was added is forgotten, chance is set back, the parts are halved and the ba
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from fedpeft.errors import FedpeftError
 from fedpeft.tasks import Batch, Task
 from fedpeft.training.config import Training
 from fedpeft.training.objective import Objective
+from fedpeft.training.shared_logits import SharedLogits
 
 _WORDS = ("can't allocate memory", "out of memory", "not enough memory")
 """What torch's allocators say in a RuntimeError that is no class of its own."""
@@ -32,10 +33,19 @@ class Steps:
     training : Training
     forget : callable
         Removes all gradients.
+    lessons : iterator of SharedLogits, optional
+        What is learnt beside, one for every step.
     """
 
-    def __init__(self, objective: Objective, task: Task[Any], training: Training, forget: Callable[[], None]) -> None:
-        self._objective, self._task, self._forget = objective, task, forget
+    def __init__(
+        self,
+        objective: Objective,
+        task: Task[Any],
+        training: Training,
+        forget: Callable[[], None],
+        lessons: Iterator[SharedLogits] | None = None,
+    ) -> None:
+        self._objective, self._task, self._forget, self._lessons = objective, task, forget, lessons
         self._device = task.base.model.device
         self.micro = min(training.micro_batch or training.batch, training.batch)
 
@@ -48,9 +58,10 @@ class Steps:
             When there is not even memory for one example at a time.
         """
         was = chance(self._device)
+        lesson = None if self._lessons is None else next(self._lessons)
         while True:
             try:
-                return self._passes(batch)
+                return self._passes(batch, lesson)
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
@@ -64,13 +75,17 @@ class Steps:
             set_chance(was, self._device)
             self.micro = (self.micro + 1) // 2
 
-    def _passes(self, batch: Batch) -> tuple[float, int]:
+    def _passes(self, batch: Batch, lesson: SharedLogits | None) -> tuple[float, int]:
         total, entropy = self._task.predictions(batch), 0.0
         for start in range(0, len(batch.ids), self.micro):
             part = batch.rows(start, start + self.micro)
             if count := self._task.predictions(part):
                 share = count / total
                 entropy += share * self._objective.backward(part, share)
+        if lesson is not None:
+            for start in range(0, len(lesson), self.micro):
+                some = lesson.rows(slice(start, start + self.micro))
+                self._objective.learn(some, len(some) / len(lesson))
         return entropy, total
 
 

@@ -17,6 +17,7 @@ from fedpeft.seeds import stream
 from fedpeft.tasks import Batch, Encoded, Task
 from fedpeft.training.augment import augment
 from fedpeft.training.config import Training
+from fedpeft.training.lessons import lessons
 from fedpeft.training.objective import Objective
 from fedpeft.training.optimizer import optimizer_for
 from fedpeft.training.steps import Steps
@@ -83,7 +84,8 @@ def train(
     total = training.total_steps(len(examples))
     # What an earlier call left behind when it was broken off.
     optimizer.zero_grad(set_to_none=True)
-    steps = Steps(Objective(attached, slot, task, training), task, training, optimizer.zero_grad)
+    objective = Objective(attached, slot, task, training)
+    steps = Steps(objective, task, training, optimizer.zero_grad, lessons(task, training, seed))
     patience = None
     if training.patience and validation is not None and validation.tokens:
         patience = Patience(attached, slot, task, validation, training.patience)
@@ -122,7 +124,7 @@ def _factors(attached: Attached, slot: str, training: Training) -> dict[int, flo
 def _prepared(attached: Attached, training: Training, seed: int) -> Iterator[None]:
     """Seed what draws from torch's own generator, and save the memory that is to be saved."""
     with seeded(seed, attached.model.device):
-        if training.checkpointing or training.chunk is not None:
+        if training.checkpointing or training.chunk is not None or training.memory is not None:
             give_back()
         with checkpointed(attached, training.checkpointing):
             yield

@@ -122,7 +122,7 @@ def test_neither_tokenizer_nor_model_sees_a_client(tmp_path, monkeypatch):
     """Listen in on the two doors through which text enters, which stay open."""
     read: list[str] = []
     packed: list[tuple[keyboard.Turn, ...]] = []
-    train_tokenizer, pack = module.train_tokenizer, module._pack
+    train_tokenizer, pack = module.train_tokenizer, module.rows_of
 
     def listening_tokenizer(texts, vocabulary):
         read.extend(texts)
@@ -133,7 +133,7 @@ def test_neither_tokenizer_nor_model_sees_a_client(tmp_path, monkeypatch):
         return pack(conversations, *rest)
 
     monkeypatch.setattr(module, "train_tokenizer", listening_tokenizer)
-    monkeypatch.setattr(module, "_pack", listening_pack)
+    monkeypatch.setattr(module, "rows_of", listening_pack)
     made(tmp_path)
     clients = set(keyboard._client_senders())
     assert packed
@@ -143,9 +143,9 @@ def test_neither_tokenizer_nor_model_sees_a_client(tmp_path, monkeypatch):
 
 def test_conversations_that_choose_settings_are_not_trained_on(tmp_path, monkeypatch):
     calls: list[list[tuple[keyboard.Turn, ...]]] = []
-    pack = module._pack
+    pack = module.rows_of
     monkeypatch.setattr(
-        module, "_pack", lambda conversations, *rest: (calls.append(conversations), pack(conversations, *rest))[1]
+        module, "rows_of", lambda conversations, *rest: (calls.append(conversations), pack(conversations, *rest))[1]
     )
     made(tmp_path)
     aside, *trained = calls
