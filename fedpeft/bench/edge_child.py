@@ -23,12 +23,15 @@ from fedpeft.compare.peak import Private, peak_mb
 from fedpeft.data import Client, load_federation
 from fedpeft.data.federation import Federation
 from fedpeft.data.windows import IGNORED, Windows, windows
-from fedpeft.methods import Attached
+from fedpeft.methods import Attached, parse_method
 from fedpeft.methods.attached import SHARED
 from fedpeft.methods.lora import Lora
 from fedpeft.tasks.next_word import NextWord
 from fedpeft.training import Training, train
 from fedpeft.training.evaluate import mean_loss
+from fedpeft.training.footprint import Held, Rehearsal
+
+_METHOD = Lora(rank=8, alpha=16.0)
 
 
 @dataclass(frozen=True)
@@ -75,10 +78,7 @@ def measure(way: Way) -> dict[str, Any]:
     # As the trainer does where memory is limited; the rival gets it as well.
     give_back()
     federation = load_federation("keyboard")
-    tokenizer = AutoTokenizer.from_pretrained(locate(way.base))
-    split = Client.of(federation, "user-05").split
-    text = _fullest(windows(split.train, tokenizer, way.length), way)
-    held = windows(split.test, tokenizer, way.length).head(way.scored)
+    text, held = _texts(way, federation)
     # What the libraries allocate with their first step is theirs, not the model's.
     torch.ones(8, 8, requires_grad=True).sum().backward()
     work = _full if way.method == "full" else _lora
@@ -87,9 +87,28 @@ def measure(way: Way) -> dict[str, Any]:
     return {"name": way.name, "peak_mb": peak, "private_mb": private.mb, **result}
 
 
+def predicted_mb(way: Way) -> float:
+    """Return what the memory plan says that :func:`measure` will find as ``peak_mb``, without doing the work."""
+    federation = load_federation("keyboard")
+    text, _ = _texts(way, federation)
+    task = NextWord(load_base(way.base, "bfloat16"), federation, way.length)
+    method = parse_method({"name": "full"}) if way.method == "full" else _METHOD
+    rehearsal = Rehearsal(task, Held(way.dtype, way.precision), method)
+    (batch,) = task.batches(text.head(way.batch), np.arange(way.batch), way.batch)
+    return rehearsal.footprint(Training(steps=1, batch=way.batch, **dict(way.thrift)), SHARED, batch).growth / 1e6
+
+
+def _texts(way: Way, federation: Federation) -> tuple[Windows, Windows]:
+    """Return what is trained on and what is scored."""
+    tokenizer = AutoTokenizer.from_pretrained(locate(way.base))
+    split = Client.of(federation, "user-05").split
+    text = _fullest(windows(split.train, tokenizer, way.length), way)
+    return text, windows(split.test, tokenizer, way.length).head(way.scored)
+
+
 def _lora(way: Way, federation: Federation, text: Windows, held: Windows) -> dict[str, Any]:
     base = load_base(way.base, way.dtype, precision=way.precision)
-    attached = Attached(base, Lora(rank=8, alpha=16.0), None, seed=0)
+    attached = Attached(base, _METHOD, None, seed=0)
     task = NextWord(base, federation, way.length)
     settings = {"batch": way.batch, "learning_rate": 1e-3, **dict(way.thrift)}
     train(attached, SHARED, task, text, Training(steps=1, **settings), seed=0)

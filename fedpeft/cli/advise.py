@@ -49,7 +49,7 @@ def advise(
             raise FedpeftError(option, value, " or ".join(known), nearest(value, known))
     if classes is not None and task != "classification":
         raise FedpeftError("--classes", classes, "--task classification", f"{task} has none")
-    from fedpeft.compare.amounts import amount
+    from fedpeft.training.amounts import amount
 
     limits = {
         "memory": None if memory is None else amount(memory, "--memory"),

@@ -25,6 +25,7 @@ from fedpeft.base.placement import device_of
 from fedpeft.codecs.bfloat16 import from_bfloat16, to_bfloat16
 from fedpeft.device.folders import EVERYBODY, NOBODY
 from fedpeft.errors import DataError, ScenarioError
+from fedpeft.federation.fitted import fitted
 from fedpeft.methods import Attached
 from fedpeft.methods.attached import SHARED
 from fedpeft.scenario import Scenario
@@ -84,23 +85,32 @@ class Fleet:
     ----------
     reference : Equipment
         Of the class that is named first, which is loaded at once: what all classes share is read from it.
+    budgets : list of dict
+        What was chosen for each class with a budget of memory, for the record.
     """
 
     def __init__(self, scenario: Scenario) -> None:
         self._scenario = scenario
-        self._kinds = {kind.name: kind for kind in scenario.classes}
         first, data = scenario.classes[0], scenario.data
+        whole = first.memory is not None  # to count with; it is mapped, and held as was chosen afterwards
         task = open_task(
             scenario.task.kind,
             data.federation,
             scenario.base.name,
             str(first.dtype),
-            str(first.precision),
+            "full" if whole else str(first.precision),
             data.window,
             data.max_windows,
             scenario.task.pooling,
             scenario.packing,
         )
+        self._suit(task)
+        fits = [fitted(scenario, kind, task) for kind in scenario.classes]
+        self._kinds = {kind.name: kind for kind, _ in fits}
+        self.budgets = [record for _, record in fits if record is not None]
+        first = self._kinds[first.name]
+        if whole and first.precision != "full":
+            task = held(task, str(first.dtype), str(first.precision))
         self.reference = self._equip(first, task)
         self._equipped = {first.name: self.reference}
 
@@ -156,15 +166,21 @@ class Fleet:
 
     def _equip(self, kind: DeviceTable, task: Task[Any]) -> Equipment:
         scenario, place = self._scenario, device_of(self._scenario.base.device)
-        if place.type == "cpu" and scenario.data.window <= _SHORT and scenario.task.kind != "caption":
-            # On a CPU the fused kernels' backward pass costs more than it saves: a step takes 15 % longer with them.
-            task.base.model.set_attn_implementation("eager")
+        self._suit(task)
         method, private = scenario.shared_method.over(str(kind.precision)), scenario.private_method
         own = None if private is None else private.over(str(kind.precision))
         attached = Attached(task.base, method, own, derive(scenario.seed, "initial adapter"), place)
         if scenario.devices:
             attached.initial = {slot: from_bfloat16(to_bfloat16(v)) for slot, v in attached.initial.items()}
         return Equipment(kind, task, attached)
+
+    def _suit(self, task: Task[Any]) -> None:
+        """Choose how attention is computed."""
+        scenario = self._scenario
+        place = device_of(scenario.base.device)
+        if place.type == "cpu" and scenario.data.window <= _SHORT and scenario.task.kind != "caption":
+            # On a CPU the fused kernels' backward pass costs more than it saves: a step takes 15 % longer with them.
+            task.base.model.set_attn_implementation("eager")
 
     def _require_alike(self, made: Equipment) -> None:
         """Refuse a class whose clients' updates could not be added to the others'."""

@@ -13,6 +13,7 @@ import torch
 from fedpeft.errors import AdapterError, BaseError, FedpeftError, RunError, nearest
 from fedpeft.export.run import export_run, obstacle
 from fedpeft.federation.client import client_app, worker_at
+from fedpeft.federation.fitted import settled
 from fedpeft.federation.folder import DATA, RUN, SCENARIO, RunFolder, cores
 from fedpeft.federation.grid import InProcessGrid
 from fedpeft.federation.ray import conduct_on_ray
@@ -60,6 +61,7 @@ def simulate(
         begin no folder stays.
     """
     runner = _Runner(watcher or Silent(), engine, workers)
+    scenario = settled(scenario, workers or cores())
     folder = RunFolder.fresh(runs, scenario.name)
     folder.write(SCENARIO, scenario.model_dump(mode="json"))
     try:

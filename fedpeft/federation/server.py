@@ -91,6 +91,7 @@ def facts(worker: Worker) -> dict[str, Any]:
         "schema_digest": worker.attached.schemas[SHARED].digest,
         "clients": len(worker.client_ids),
         **({"devices": worker.fleet.describe()} if worker.scenario.devices else {}),
+        **({"budgets": worker.fleet.budgets} if worker.fleet.budgets else {}),
     }
 
 

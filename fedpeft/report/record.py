@@ -182,6 +182,20 @@ class DeviceClass:
 
 
 @dataclass(frozen=True, slots=True)
+class Budget:
+    """A class's budget of memory, in bytes, and how its clients save to stay within it; nameless without classes."""
+
+    name: str
+    budget_bytes: PositiveInt
+    predicted_bytes: PositiveInt
+    dtype: str
+    precision: str
+    checkpointing: bool
+    chunk: int | None
+    micro_batch: PositiveInt
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """``run.json``: what ran, for how long, on what. ``seconds`` adds up over resumes."""
 
@@ -195,6 +209,7 @@ class Run:
     started: str = ""
     schema_digest: str = ""
     devices: tuple[DeviceClass, ...] = ()
+    budgets: tuple[Budget, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

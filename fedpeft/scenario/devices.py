@@ -23,7 +23,9 @@ from fedpeft.training import Training
 from fedpeft.training.config import Table
 
 Dtype = Literal["bfloat16", "float32", "float16"]
-Precision = Literal["full", "nf4", "int8"]
+Precision = Literal["full", "nf4", "int8", "auto"]
+PRECISIONS = ("full", "int8", "nf4")
+"""What ``auto`` chooses from, the most exact first."""
 
 
 class DeviceTable(Table):
@@ -38,6 +40,7 @@ class DeviceTable(Table):
     precision: Precision | None = Field(
         None, description="What its base's weights are quantized to; by default as [base] and the method say."
     )
+    memory: str | None = Field(None, description="Its budget; by default as [training] says.")
     checkpointing: bool | None = Field(None, description="As in [training], for this class and in all its training.")
     chunk: int | None = Field(None, ge=1, description="As in [training], for this class and in all its training.")
     micro_batch: int | None = Field(None, ge=1, description="As in [training], for this class and in all its training.")

@@ -17,6 +17,7 @@ from fedpeft.scenario.devices import DeviceTable, Dtype, Precision
 from fedpeft.secagg import SECURE
 from fedpeft.training import Training
 from fedpeft.training.config import Schedule, Table
+from fedpeft.training.shared_logits import content_hash
 
 _WEIGHT_CAPS = {"next_word": 20_000, "chat": 20_000, "classification": 500, "reply_ranking": 500, "caption": 2_000}
 
@@ -42,9 +43,9 @@ class DataTable(Table):
 
     federation: str = Field(
         "keyboard",
-        description="keyboard, shakespeare, a folder of JSONL files, or module:callable. For classification: intents, banking, "
-        "intents+banking, or a folder whose lines have labels. For captions: shapes, or a folder whose lines have "
-        "images.",
+        description="keyboard, shakespeare, a folder of JSONL files, or module:callable. For classification: intents, "
+        "banking, intents+banking, or a folder whose lines have labels. For captions: shapes, or a folder whose lines "
+        "have images.",
     )
     clients: int | None = Field(None, ge=2, description="Use only the first so many clients.")
     window: int = Field(64, ge=8, le=4096, description="Tokens per training window, or read of a text.")
@@ -64,7 +65,9 @@ class BaseTable(Table):
     name: str = Field("keyboard", description="keyboard, minilm, tiny-llava, a local folder or a hub id.")
     dtype: Dtype = Field("bfloat16", description="Precision the base computes in; adapters are always float32.")
     precision: Precision | None = Field(
-        None, description="What the base's weights are quantized to; by default what the method asks for."
+        None,
+        description="What the base's weights are quantized to; by default what the method asks for. auto: the most "
+        "exact that training.memory allows.",
     )
     device: str = Field(
         "cpu",
@@ -256,7 +259,7 @@ class Scenario(Table):
     @cached_property
     def classes(self) -> tuple[DeviceTable, ...]:
         """The classes of devices with nothing left out: ``[[devices]]``, or one without a name for all clients."""
-        whole = {"dtype": self.base.dtype, "precision": self.precision}
+        whole = {"dtype": self.base.dtype, "precision": self.precision, "memory": self.training.memory}
         given = self.devices or [DeviceTable.model_construct(name="", share=1.0)]
         return tuple(
             device.model_copy(update={k: v for k, v in whole.items() if getattr(device, k) is None}) for device in given
@@ -280,6 +283,10 @@ class Scenario(Table):
         """The sha256 of everything that decides the numbers; clients and server compare it."""
         decisive = self.model_dump(mode="json", exclude={"name", "description", "seeds", "samples", "export"})
         del decisive["base"]["device"]
+        for training in (decisive["training"], decisive["personalization"]["training"]):
+            taught = training["distillation"]
+            if taught and taught["logits"]:
+                taught["logits"] = content_hash(taught["logits"])
         return sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
     def with_seed(self, seed: int) -> Scenario:

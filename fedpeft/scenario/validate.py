@@ -11,7 +11,9 @@ from fedpeft.errors import ProtocolError, ScenarioError, nearest
 from fedpeft.methods.method import CAUSAL, CLASSIFICATION, Algebra
 from fedpeft.scenario.model import Scenario
 from fedpeft.scenario.validate_devices import refuse_devices, refuse_thrift
+from fedpeft.scenario.validate_memory import refuse_memory
 from fedpeft.scenario.validate_ranking import refuse_ranking
+from fedpeft.scenario.validate_teaching import refuse_teaching
 from fedpeft.secagg import CHANNELS
 from fedpeft.secagg.pairwise.parameters import parameters
 from fedpeft.training import Training
@@ -49,7 +51,9 @@ def validate(scenario: Scenario) -> None:
         refuse_thrift(scenario, field, training, scenario.base.dtype)
         _rates(scenario, field, training)
         _robustness(scenario, field, training)
+        refuse_teaching(scenario, field, training)
     refuse_devices(scenario)
+    refuse_memory(scenario)
     refuse_ranking(scenario)
     if federation.minimum > federation.cohort:
         raise ScenarioError("federation.minimum", federation.minimum, f"at most cohort = {federation.cohort}")
@@ -134,8 +138,8 @@ def _rates(scenario: Scenario, field: str, training: Training) -> None:
 
 
 def _robustness(scenario: Scenario, field: str, training: Training) -> None:
-    """Refuse ways to robustness that would change nothing, or teachers who know nothing."""
-    kind, changed, taught = scenario.task.kind, training.augmentation, training.distillation
+    """Refuse ways to robustness that would change nothing."""
+    kind, changed = scenario.task.kind, training.augmentation
     if changed is not None and not any(changed.model_dump().values()):
         raise ScenarioError(f"{field}.augmentation", "all zero", "one of drop, swap and replace above 0")
     if changed is not None and kind == "caption":
@@ -143,17 +147,6 @@ def _robustness(scenario: Scenario, field: str, training: Training) -> None:
     if training.adversarial is not None and scenario.packing:
         remedy = "the worst change is of one example, and a packed window holds several"
         raise ScenarioError(f"{field}.adversarial", training.adversarial.kind, "data.packing = false", remedy)
-    if taught is not None and kind == "classification":
-        raise ScenarioError(
-            f"{field}.distillation", kind, "task.kind = 'next_word'", "no base's head knows the classes"
-        )
-    if taught is not None and taught.teacher and kind == "caption":
-        raise ScenarioError(
-            f"{field}.distillation.teacher",
-            taught.teacher,
-            "''",
-            "the base itself is the one teacher who sees pictures",
-        )
 
 
 def ring_codec(scenario: Scenario) -> RingCodec:

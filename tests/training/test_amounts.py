@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from fedpeft.compare.amounts import amount
 from fedpeft.errors import FedpeftError
+from fedpeft.training.amounts import amount
 
 
 @pytest.mark.parametrize(
