@@ -18,7 +18,7 @@ def file(tmp_path) -> Path:
     half = torch.full((2, 7, 1), 0.5).log().half()
     text = torch.zeros(2, 8, dtype=torch.int32)
     pieces = torch.ones(2, 7, 1, dtype=torch.int32)
-    SharedLogits(text, pieces, half, half[..., 0], Origin("t", "", "v", 1.0)).save(tmp_path / "l.safetensors")
+    SharedLogits(text, pieces, half, half[..., 0].clone(), Origin("t", "", "v", 1.0)).save(tmp_path / "l.safetensors")
     return tmp_path / "l.safetensors"
 
 
@@ -35,7 +35,9 @@ def test_the_digest_is_over_what_the_file_says_wherever_it_lies(file, tmp_path, 
     assert here.digest == scenario({"logits": str(moved)}, table).digest
     rest = torch.full((2, 7), 0.5).log().half()
     pieces = torch.full((2, 7, 1), 2, dtype=torch.int32)
-    other = SharedLogits(torch.zeros(2, 8, dtype=torch.int32), pieces, rest[..., None], rest, Origin("t", "", "v", 1.0))
+    other = SharedLogits(
+        torch.zeros(2, 8, dtype=torch.int32), pieces, rest[..., None].clone(), rest, Origin("t", "", "v", 1.0)
+    )
     other.save(moved)
     assert here.digest != scenario({"logits": str(moved)}, table).digest
 
