@@ -73,6 +73,18 @@ class WebError(FedpeftError):
     """A browser client that cannot be built or served."""
 
 
+class StoreError(FedpeftError):
+    """A device's local store that cannot be read or written: key, file, room, or what was to be kept."""
+
+
+class ConsentError(FedpeftError):
+    """Something that a person has not agreed to: nothing of theirs is kept or learnt from without."""
+
+
+class PolicyError(FedpeftError):
+    """Training that a device's policy does not allow now."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Say which known name was probably meant.
 

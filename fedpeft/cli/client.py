@@ -1,4 +1,4 @@
-"""``fedpeft client``: a device's own key and certificate. Joining a deployed server is still to come."""
+"""``fedpeft client``: a device's own text and adapter; its key and certificate. Joining a server is still to come."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from fedpeft.cli import edge
 from fedpeft.files import write_whole
 
 client = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", help=__doc__)
+
+for verb in (edge.consent, edge.add, edge.store, edge.personalize, edge.forget):
+    client.command()(verb)
 
 _Identity = Annotated[Path, typer.Option("--identity", help="Folder of the key and the certificate.")]
 _Pinned = Annotated[Path, typer.Option("--pinned", help="pinned.json, as the app has it.")]
