@@ -65,6 +65,14 @@ class RunError(FedpeftError):
     """A run folder that is missing, unfinished or in use."""
 
 
+class LinkError(FedpeftError):
+    """A SuperLink that did not answer, or did not answer with what was asked; worth another attempt later."""
+
+
+class MessageGone(LinkError):  # noqa: N818
+    """A message whose run or parts are no longer there: nobody waits for its answer."""
+
+
 class ServeError(FedpeftError):
     """A service that cannot start: its limits, tokens, certificate or port."""
 
