@@ -25,6 +25,7 @@ from fedpeft.device.edge.retention import Retention
 from fedpeft.errors import ConsentError, StoreError, nearest
 from fedpeft.signing.encoding import KEY
 
+_TICK = 1e-3
 STORE, KEYS = "examples.sqlite", "keys"
 
 
@@ -150,11 +151,11 @@ class ExampleStore:
         return self.extend([Written(text, mine, conversation, time)])[0]
 
     def extend(self, messages: Iterable[Written]) -> list[str]:
-        """Keep many messages at once, all or none; see :meth:`add`."""
-        now = self._clock()
-        examples = [
-            checked(uuid4().hex, m.text, m.mine, m.conversation, now if m.time is None else m.time) for m in messages
-        ]
+        """Keep many messages at once, all or none, in this order where they have no times; see :meth:`add`."""
+        now, given = self._clock(), list(messages)
+        # Training divides a history by time: what was written at one moment would be all training or all test.
+        times = [now - _TICK * (len(given) - 1 - n) if m.time is None else m.time for n, m in enumerate(given)]
+        examples = [checked(uuid4().hex, m.text, m.mine, m.conversation, t) for m, t in zip(given, times, strict=True)]
         with self._database.writing() as connection:
             state = _state(connection)
             if not state.consent:

@@ -82,6 +82,13 @@ def test_messages_come_back_by_time_and_conversations_as_training_reads_them(sto
     assert sum(len(e.mine()) for e in Client.of(federation, "me").split.train) >= 1
 
 
+def test_messages_without_a_time_come_one_after_the_other_so_that_a_history_can_be_divided(store):
+    store.extend([Written(f"message {n}") for n in range(20)])
+    assert texts(store) == [f"message {n}" for n in range(20)]
+    split = Client.of(StoredFederation(store, "me"), "me").split
+    assert [len(part[0].mine()) for part in (split.train, split.validation, split.test)] == [14, 3, 3]
+
+
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip), mine=st.booleans())
 def test_any_text_comes_back_as_it_was_but_for_the_white_space_around_it(store, text, mine):
