@@ -73,6 +73,10 @@ class MessageGone(LinkError):  # noqa: N818
     """A message whose run or parts are no longer there: nobody waits for its answer."""
 
 
+class NotYet(LinkError):  # noqa: N818
+    """Something that is on its way to the SuperLink: a moment later it will be there."""
+
+
 class ServeError(FedpeftError):
     """A service that cannot start: its limits, tokens, certificate or port."""
 

@@ -1,4 +1,4 @@
-"""``fedpeft client``: a device's own text and adapter; its key and certificate. Joining a server is still to come."""
+"""``fedpeft client``: a device's own text and adapter; its keys and certificate; its part in a federation."""
 
 from __future__ import annotations
 

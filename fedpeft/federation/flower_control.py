@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
-from flwr.proto.control_pb2 import ListNodesRequest, RegisterNodeRequest, UnregisterNodeRequest
+from flwr.proto.control_pb2 import ListNodesRequest, RegisterNodeRequest, StopRunRequest, UnregisterNodeRequest
 from flwr.supercore.control import ControlHttpClient
 
+from fedpeft.errors import MessageGone
 from fedpeft.federation.flower_link import Arguments, Versions, translated
 
 _UNREGISTERED = "unregistered"
@@ -42,6 +44,11 @@ class ControlLine:
         """Admit a node no more."""
         with translated("registration", self._server):
             self._client.UnregisterNode(UnregisterNodeRequest(node_id=node))
+
+    def stop_run(self, run: int) -> None:
+        """End a run, so that nobody works for it or waits on it any more; one that is over stays so."""
+        with suppress(MessageGone), translated("run", self._server):
+            self._client.StopRun(StopRunRequest(run_id=run))
 
     def close(self) -> None:
         """Close the connection."""

@@ -39,7 +39,7 @@ from flwr.supercore.primitives.asymmetric import sign_message
 from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
 from flwr.supernode.fleet_http_client import FleetHttpClient
 
-from fedpeft.errors import LinkError, MessageGone
+from fedpeft.errors import LinkError, MessageGone, NotYet
 from fedpeft.federation.flower_internals import number
 from fedpeft.federation.flower_link import Arguments, Versions, skew, translated
 from fedpeft.signing.nodekey import NodeKey, node_public
@@ -132,6 +132,8 @@ class FleetLine:
         ------
         MessageGone
             When the SuperLink has them no more, or not all of them.
+        NotYet
+            When the server is still sending them.
         """
         parts: dict[str, bytes] = {}
         for id_ in delivery.objects:
@@ -141,7 +143,7 @@ class FleetLine:
             if not answer.object_found:
                 raise MessageGone(f"object of {delivery.kind}", id_[:12], "one that the SuperLink still has")
             if not answer.object_available:
-                raise LinkError(f"object of {delivery.kind}", id_[:12], "one that has been sent")
+                raise NotYet(f"object of {delivery.kind}", id_[:12], "one that has been sent")
             parts[id_] = bytes(answer.object_content)
             if get_object_id(parts[id_]) != id_ or sum(map(len, parts.values())) > _MOST_BYTES:
                 raise MessageGone(f"object of {delivery.kind}", id_[:12], "content with this hash, of bounded size")

@@ -24,7 +24,7 @@ from fedpeft.federation.flower_internals import require_flower
 TIMEOUT = 30.0
 """Seconds without a byte after which a request has failed."""
 
-_GONE = (httpx.codes.FORBIDDEN, httpx.codes.NOT_FOUND)
+_GONE = (httpx.codes.FORBIDDEN, httpx.codes.NOT_FOUND, httpx.codes.PRECONDITION_FAILED)
 
 
 class Versions:

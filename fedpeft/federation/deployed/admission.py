@@ -9,6 +9,11 @@ from fedpeft.federation.flower_control import ControlLine
 from fedpeft.secagg.trust.registry import admitted
 
 
+def registry_changed(registry: Path) -> int:
+    """Return a number that is another one when somebody was certified or revoked."""
+    return max(path.stat().st_mtime_ns for path in registry.glob("registry.sqlite*"))
+
+
 def admit(control: ControlLine, registry: Path) -> list[str]:
     """Make a SuperLink's list of nodes that of the registry, and say what was changed.
 

@@ -28,7 +28,7 @@ from fedpeft.federation.session_keys import SessionKeys
 from fedpeft.files import private_folder, write_private, write_whole
 from fedpeft.secagg.trust.enrolling import Pinned
 from fedpeft.secagg.trust.registry import OPERATOR, REGISTRY, found_federation, revoked
-from fedpeft.signing.keyfile import own_key, read_key
+from fedpeft.signing.keyfile import own_key, read_key, require_free
 from fedpeft.signing.tls import CA, CA_KEY, SERVER, SERVER_KEY, general_name, make_certificates
 
 PINNED, TLS, SETTINGS = "pinned.json", "tls", "server.toml"
@@ -138,8 +138,7 @@ def found_server(
     for host in (listen, *hosts):
         general_name(host)
     settings = Settings(listen=listen, port=port, hosts=list(hosts))
-    if (folder / SETTINGS).exists():
-        raise RunError("server", str(folder), "a folder without a server")
+    require_free(folder / TLS / CA_KEY)
     pinned = found_federation(folder, federation, operator)
     make_certificates(folder / TLS, federation, [*hosts, *([] if listen in ("0.0.0.0", "::") else [listen])])  # noqa: S104
     write_whole(folder / PINNED, pinned.to_json())

@@ -19,7 +19,7 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 from fedpeft.errors import FedpeftError, LinkError, RunError
-from fedpeft.federation.deployed.admission import admit
+from fedpeft.federation.deployed.admission import admit, registry_changed
 from fedpeft.federation.deployed.programs import Program, end_leftovers, remember
 from fedpeft.federation.deployed.server_folder import ServerFolder
 from fedpeft.federation.deployed.serverapp import FINISHED, OPERATOR_FOLDER, RUN_FOLDER, SERVER_FOLDER
@@ -29,13 +29,16 @@ from fedpeft.federation.flower_link import trusting
 from fedpeft.federation.folder import RUN, SCENARIO, RunFolder
 from fedpeft.federation.node.backoff import Backoff
 from fedpeft.federation.superlink import environment_at
+from fedpeft.files import write_whole
 from fedpeft.scenario import Scenario, load_scenario
 
 _NAME = "own"
 _APP = ("fedpeft.federation.deployed.serverapp", "deployed_app")
-_PULSE, _ADMISSION = 0.5, 3.0
-# From submission to a ServerApp that holds the run's folder: Flower's polls, Python, torch and the base.
-_STARTING = 180.0
+_RUN_ID = "run-id"
+_PULSE, _ADMISSION = 0.5, 60.0
+# From submission to a ServerApp that holds the run's folder: Flower's polls, Python, torch and the base. Twice as long
+# after each time that it was not enough: a machine that is too busy to start one must not be made to start others.
+_STARTING, _LONGEST = 180.0, 3600.0
 
 
 class Supervisor:
@@ -72,9 +75,10 @@ class Supervisor:
         self._trust = trusting(server.ca)
         # When the run was submitted, until a ServerApp holds its folder; None when one does or did.
         self._submitted: float | None = None
-        self._held = False
+        self._held, self._starting = False, _STARTING
         self._not_before, self._backoff = 0.0, Backoff(2.0, 120.0)
         self._rounds = 0
+        self._changed, self._admission = -1, 0.0
 
     def stop(self) -> None:
         """End; may be called from a signal handler or another thread. The run can be resumed."""
@@ -99,7 +103,6 @@ class Supervisor:
                 self._hear(f"{name} was left behind; it was ended")
             self._configure()
             control = ControlLine(self._server.address, self._server.ca)
-            admission = 0.0
             try:
                 while not self._stopping.is_set():
                     self._keep(programs)
@@ -107,10 +110,8 @@ class Supervisor:
                         self._hear(f"run {self.run_folder.path.name} is finished: {self.run_folder.path}")
                         return True
                     if self._healthy():
-                        if time.monotonic() > admission:
-                            self._admit(control)
-                            admission = time.monotonic() + _ADMISSION
-                        self._drive()
+                        self._admit(control)
+                        self._drive(control)
                     self._stopping.wait(_PULSE)
             finally:
                 control.close()
@@ -134,31 +135,49 @@ class Supervisor:
         return self.run_folder.read(RUN, {}).get("status") == FINISHED and not self.run_folder.in_use()
 
     def _admit(self, control: ControlLine) -> None:
+        """Tell the SuperLink of the registry when that has changed, and now and then: certificates expire."""
+        changed = registry_changed(self._server.registry)
+        if changed == self._changed and time.monotonic() < self._admission:
+            return
         try:
             for line in admit(control, self._server.registry):
                 self._hear(line)
+            self._changed, self._admission = changed, time.monotonic() + _ADMISSION
         except FedpeftError as error:
             self._hear(str(error))
 
-    def _drive(self) -> None:
+    def _drive(self, control: ControlLine) -> None:
         """Submit the run when nobody works on it."""
         now = time.monotonic()
         if self.run_folder.in_use():
             self._progress()
-            self._held, self._submitted = True, None
+            self._held, self._submitted, self._starting = True, None, _STARTING
             return
         if self._held:
             self._held, self._not_before = False, now + self._backoff.next()
             self._hear(f"the ServerApp is gone ({self._reason()}); the run is resumed")
-        starting = self._submitted is not None and now - self._submitted < _STARTING
+        starting = self._submitted is not None and now - self._submitted < self._starting
         if starting or now < self._not_before:
             return
+        if self._submitted is not None:
+            self._hear(f"no ServerApp in {self._starting:.0f} s; the run is submitted again")
+            self._starting, self._submitted = min(_LONGEST, 2 * self._starting), None
         try:
+            self._forsake(control)
             self._submit()
             self._submitted = time.monotonic()
-        except RunError as error:
+        except (RunError, LinkError) as error:
             self._not_before = time.monotonic() + self._backoff.next()
             self._hear(str(error))
+
+    def _forsake(self, control: ControlLine) -> None:
+        """End the SuperLink's run of the ServerApp that is gone: it would keep nodes busy until it is missed."""
+        last = self._server.flower / _RUN_ID
+        if last.exists():
+            text = last.read_text(encoding="ascii", errors="replace")
+            if text.isascii() and text.isdigit():
+                control.stop_run(int(text))
+            last.unlink()
 
     def _progress(self) -> None:
         rows = self.run_folder.lines("metrics.jsonl")
@@ -195,7 +214,12 @@ class Supervisor:
         if done.returncode:
             said = " ".join((done.stdout + done.stderr).split())[-240:]
             raise RunError("flwr run", said, "a run that is accepted")
-        self._hear(f"the run is submitted: {self.run_folder.path}")
+        try:
+            run = int(json.loads(done.stdout[done.stdout.index("{") :])["run-id"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunError("flwr run", done.stdout[-200:], "JSON with a run-id") from error
+        write_whole(home / _RUN_ID, str(run))
+        self._hear(f"the run is submitted as {run}: {self.run_folder.path}")
 
     def _healthy(self) -> bool:
         try:

@@ -21,7 +21,7 @@ from typing import Any
 from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 
-from fedpeft.errors import LinkError, MessageGone
+from fedpeft.errors import LinkError, MessageGone, NotYet
 from fedpeft.federation.flower_fleet import LONGEST, SHORTEST, FleetLine
 from fedpeft.federation.flower_internals import CLIENT_RAISED, identify, require_flower
 from fedpeft.federation.node.backoff import Backoff, Pace
@@ -41,21 +41,30 @@ class Rhythm:
     soon, most : float
         Seconds between questions after a message, and when there has long been none.
     busy, idle : float
-        Heartbeat intervals. A SuperLink gives a node up after two of them in silence.
+        Heartbeat intervals with and without work. A SuperLink gives a node up after two of them in silence: longer
+        than it is away when it is started again, or it would give up everybody.
     patience : float
-        Longest wait after an error.
+        Longest wait after an error; well below what makes a node given up.
     """
 
     soon: float = 0.3
     most: float = 90.0
-    busy: float = 15.0
+    busy: float = 60.0
     idle: float = 300.0
-    patience: float = 60.0
+    patience: float = 20.0
 
     def __post_init__(self) -> None:
-        good = 0 < self.soon <= self.most and SHORTEST <= self.busy <= self.idle <= LONGEST and self.patience > 0
+        good = (
+            0 < self.soon <= self.most
+            and SHORTEST <= self.busy <= self.idle <= LONGEST
+            and 0 < self.patience <= self.busy
+        )
         if not good:
-            raise LinkError("node rhythm", vars(self), f"0 < soon <= most, {SHORTEST} <= busy <= idle <= {LONGEST}")
+            raise LinkError(
+                "node rhythm",
+                vars(self),
+                f"0 < soon <= most, patience <= busy, {SHORTEST} <= busy <= idle <= {LONGEST}",
+            )
 
 
 class EmbeddedNode:
@@ -115,7 +124,7 @@ class EmbeddedNode:
         """
         rhythm = self._rhythm
         backoff, pace = Backoff(1.0, rhythm.patience), Pace(rhythm.soon, rhythm.most)
-        heart = Heart(self._beat, rhythm.busy, rhythm.idle)
+        heart = Heart(self._beat, rhythm.busy, rhythm.idle, rhythm.patience)
         with self._journal.lock():
             try:
                 while not self._stopping.is_set():
@@ -139,11 +148,15 @@ class EmbeddedNode:
             if not heart.unknown.is_set():
                 heart.start()
             heart.unknown.clear()
-        if self._finish(self._id) or self._accept(self._id):
-            heart.worked()
-            pace.reset()
-            return 0.0
-        return pace.next()
+        try:
+            worked = self._finish(self._id) or self._accept(self._id)
+        except NotYet:
+            return self._rhythm.soon
+        if not worked:
+            return pace.next()
+        heart.worked()
+        pace.reset()
+        return 0.0
 
     def _enter(self) -> int:
         """Become active; where the SuperLink still thinks that this node is, take its place."""

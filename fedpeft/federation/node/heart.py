@@ -21,10 +21,12 @@ class Heart:
         Takes the interval in seconds within which the next beat will come; says whether the node is known.
     busy, idle : float
         Intervals with work in the last minutes, and without.
+    patience : float
+        Longest wait after an error.
     """
 
-    def __init__(self, beat: Callable[[float], bool], busy: float, idle: float) -> None:
-        self._beat, self._busy, self._idle = beat, busy, idle
+    def __init__(self, beat: Callable[[float], bool], busy: float, idle: float, patience: float) -> None:
+        self._beat, self._busy, self._idle, self._patience = beat, busy, idle, patience
         self._wake, self._stopping = threading.Event(), threading.Event()
         self._worked = time.monotonic()
         self.unknown = threading.Event()
@@ -52,7 +54,7 @@ class Heart:
         return self._busy if time.monotonic() - self._worked < self._idle else self._idle
 
     def _run(self) -> None:
-        backoff = Backoff(1.0, self._busy)
+        backoff = Backoff(1.0, self._patience)
         while not self._stopping.is_set():
             interval = self._interval()
             try:
