@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 import threading
+import time
 from collections.abc import Iterator
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -17,6 +20,7 @@ from fedpeft.federation.node import EmbeddedNode, Rhythm
 from fedpeft.signing.nodekey import own_node_key
 from fedpeft.signing.tls import make_certificates
 
+STAMP = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+\+00:00")
 QUICK = Rhythm(soon=0.01, most=0.05, busy=10.0, idle=10.0, patience=0.05)
 
 
@@ -26,6 +30,7 @@ class Wrong(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers.get("content-length", 0)))
         self.server.asked.append(self.path)
+        self.server.stamps += [value for value in self.headers.values() if STAMP.fullmatch(value)]
         if self.server.answer is None:
             self.connection.close()
             return
@@ -34,6 +39,9 @@ class Wrong(BaseHTTPRequestHandler):
         self.send_header("content-length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        return super().date_time_string(time.time() + self.server.ahead)
 
     def log_message(self, *_: object) -> None:
         pass
@@ -53,7 +61,7 @@ def wrong(certificates: Path) -> Iterator[ThreadingHTTPServer]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificates / "right" / "server.pem", certificates / "right" / "server.key")
     server.socket = context.wrap_socket(server.socket, server_side=True)
-    server.asked, server.answer = [], (500, b"")
+    server.asked, server.answer, server.stamps, server.ahead = [], (500, b""), [], 0.0
     server.handle_error = lambda *_: None
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
@@ -100,6 +108,14 @@ def test_a_node_waits_out_whatever_a_server_answers(wrong, certificates, tmp_pat
     assert all(expected in line and "again in" in line for line in said[:4])
     assert all(len(line) < 400 and "\n" not in line for line in said)
     assert {path.rpartition("/")[2] for path in wrong.asked} == {"activate-node"}
+
+
+def test_a_device_whose_clock_is_an_hour_late_signs_with_the_servers_time(wrong, certificates, tmp_path) -> None:
+    wrong.answer, wrong.ahead, said = (401, b""), 3600.0, []
+    outlive(node_for(wrong, certificates / "right" / "ca.pem", tmp_path, said), said, 1)
+    first, second = (datetime.fromisoformat(stamp).timestamp() for stamp in wrong.stamps[:2])
+    assert 3590 < second - first < 3630
+    assert wrong.asked[:2] == ["/v1/fleet/activate-node"] * 2
 
 
 def test_a_server_of_another_authority_is_told_nothing(wrong, certificates, tmp_path) -> None:
