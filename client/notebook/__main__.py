@@ -11,9 +11,9 @@ from pathlib import Path
 
 from client.notebook.keyboard import lines
 from client.notebook.notebook import Notebook
+from fedpeft.cli.edge import torch_trainer
 from fedpeft.device import EdgeClient, find_run
 from fedpeft.device.edge.policy import Policy
-from fedpeft.device.edge.training import Trainer
 from fedpeft.device.folders import EVERYBODY, LATEST, adapter_folder, base_folder
 from fedpeft.errors import FedpeftError
 
@@ -21,11 +21,14 @@ from fedpeft.errors import FedpeftError
 def main() -> int:
     """Run until the input ends; return the exit code."""
     options = _options()
+    # Libraries announce missing optional kernels; that is no concern of who writes.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore")
     try:
         run = find_run(options.run, options.runs)
         # Who types is there, so the device is never idle: everything else of the default policy holds.
         client = EdgeClient(options.home, base_folder(run), adapter_folder(run, options.user), policy=Policy(idle=None))
-        _converse(Notebook(client, _trainer, options.every))
+        _converse(Notebook(client, torch_trainer, options.every))
     except FedpeftError as error:
         print(f"error {error}", file=sys.stderr)
         return 2
@@ -47,18 +50,6 @@ def _say(*sayings: str) -> None:
     for saying in sayings:
         if saying:
             print(saying, flush=True)
-
-
-def _trainer() -> Trainer:
-    # Libraries announce missing optional kernels; that is no concern of who writes.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore")
-    try:
-        from fedpeft.personalization.on_device import OnDevice
-    except ImportError as error:
-        remedy = "pip install 'fedpeft[train]'"
-        raise FedpeftError("training", f"no {error.name}", "the libraries that train", remedy) from error
-    return OnDevice()
 
 
 def _options() -> argparse.Namespace:

@@ -63,7 +63,7 @@ class OnDevice:
     dtype: str = "float32"
     window: int = 64
     rank: int = 8
-    training: Training = field(default_factory=lambda: Training(steps=100, learning_rate=2e-3, patience=8))
+    training: Training = field(default_factory=lambda: Training(steps=60, learning_rate=2e-3, patience=6))
     gate: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
     seed: int = 0
     threads: int = 1

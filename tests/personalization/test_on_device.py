@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+from typer.testing import CliRunner
 
 from fedpeft.base import load_base
 from fedpeft.base.locate import BUILTIN
+from fedpeft.cli import edge
+from fedpeft.cli.client import client
 from fedpeft.data import Client
 from fedpeft.data.stored import StoredFederation
 from fedpeft.data.windows import IGNORED, windows
@@ -30,9 +34,9 @@ PROMPTS = ("I am ", "what do you ", "haha ", "yeah I ", "do you ", "I ")
 @pytest.fixture
 def device(smoke_run: Path, tmp_path: Path) -> EdgeClient:
     folder = smoke_run / "device"
-    client = EdgeClient(tmp_path / "me", folder / "base", folder / "adapters" / "global", policy=ANYTIME)
-    client.agree()
-    return client
+    opened = EdgeClient(tmp_path / "me", folder / "base", folder / "adapters" / "global", policy=ANYTIME)
+    opened.agree()
+    return opened
 
 
 def held_out_loss(client: EdgeClient, adapter: LoadedAdapter | None) -> float:
@@ -68,6 +72,19 @@ def test_a_person_who_wrote_is_suggested_other_words_and_their_latest_text_is_le
         device.store.delete(id_)
     device.personalize(QUICK)
     assert [[s.word for s in device.suggest(prompt)] for prompt in PROMPTS] == words
+
+
+def test_the_command_line_trains_the_same_device(device, smoke_run, monkeypatch):
+    monkeypatch.setattr(edge, "torch_trainer", lambda: OnDevice(training=Training(steps=3)))
+    device.store.extend(persons_messages("user-03", 200))
+    home, runs = device.home.folder, smoke_run.parent
+    options = ["personalize", "--home", str(home), "--run", smoke_run.name, "--runs", str(runs), "--now", "--json"]
+    done = CliRunner().invoke(client, options)
+    assert done.exit_code == 0, done.exception
+    assert json.loads(done.stdout)["steps"] == 3
+    assert device.personal
+    assert CliRunner().invoke(client, ["forget", "--home", str(home)]).exit_code == 0
+    assert not device.personal
 
 
 def test_too_little_text_is_said_in_one_line_and_what_answered_still_does(device):
