@@ -6,6 +6,7 @@ Beside it lie ``flower_fleet``, the API that nodes speak, ``flower_control``, th
 
 from __future__ import annotations
 
+from hashlib import sha256
 from importlib.metadata import version
 
 from flwr.app import Message, RecordDict
@@ -64,6 +65,13 @@ def from_bytes(data: bytes) -> Message:
 def wire_size(content: RecordDict) -> int:
     """Return the bytes a message's content takes on the wire."""
     return int(recorddict_to_proto(content).ByteSize())
+
+
+def content_id(message: Message) -> str:
+    """Return a hash of what a message asks, whatever its id."""
+    body = recorddict_to_proto(message.content).SerializeToString(deterministic=True)
+    asked = f"{message.metadata.run_id}/{message.metadata.message_type}/".encode()
+    return sha256(asked + body).hexdigest()
 
 
 def state_to_bytes(state: RecordDict) -> bytes:

@@ -2,6 +2,10 @@
 
 Flower's own waits three seconds between any two questions, for ever, and raises on the first HTTP 500. Requests carry
 the deadline as their time to live, so that nobody works on one that nobody waits for.
+
+A SuperLink hands a message over once: when the connection breaks or the node is killed in that moment, it is lost, and
+nobody is told. So what has not been answered is sent again, later and later; a node that has answered it says the same
+again without doing it twice.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ from fedpeft.errors import RunError
 from fedpeft.federation.node.backoff import Backoff, Pace
 
 _SOON, _MOST = 0.2, 3.0
+_REPEAT = 20.0  # seconds until a request is first sent again; twice as long each time
 _T = TypeVar("_T")
 
 
@@ -64,7 +69,7 @@ class LinkGrid(Grid):
         sent = list(messages)
         for message in sent:
             message.metadata.ttl = self._deadline
-        return list(self._outlasting(lambda: self._grid.push_messages(sent)))
+        return [id_ or "" for id_ in self._outlasting(lambda: self._grid.push_messages(sent))] if sent else []
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         """Return the replies that are there."""
@@ -77,17 +82,28 @@ class LinkGrid(Grid):
 
     def stream(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
         """Send messages and yield each reply as it comes, until the deadline."""
+        sent = list(messages)
         end = time.monotonic() + (self._deadline if timeout is None else timeout)
-        waiting = {id_ for id_ in self.push_messages(messages) if id_}
-        pace = Pace(_SOON, _MOST)
+        waiting = {id_: index for index, id_ in enumerate(self.push_messages(sent)) if id_}
+        pace, interval = Pace(_SOON, _MOST), _REPEAT
+        again = time.monotonic() + interval
         while waiting:
             replies = self.pull_messages(waiting)
-            for reply in replies:
-                waiting.discard(reply.metadata.reply_to_message_id)
-                pace.reset()
-                yield reply
-            if time.monotonic() > end:
+            for reply in sorted(replies, key=Message.has_error):
+                answered = waiting.get(reply.metadata.reply_to_message_id)
+                if answered is not None:
+                    waiting = {id_: index for id_, index in waiting.items() if index != answered}
+                    pace.reset()
+                    yield reply
+            now = time.monotonic()
+            if now > end:
                 return
+            if now > again:
+                late = sorted(set(waiting.values()))
+                waiting |= dict(zip(self.push_messages([_copy(sent[index]) for index in late]), late, strict=True))
+                waiting.pop("", None)
+                interval *= 2
+                again = now + interval
             if waiting and not replies:
                 time.sleep(pace.next())
 
@@ -102,3 +118,8 @@ class LinkGrid(Grid):
                 if status < 500 or time.monotonic() > end:
                     raise RunError("SuperLink", f"{type(error).__name__}: {error}"[:160], "an answer") from error
                 time.sleep(backoff.next())
+
+
+def _copy(message: Message) -> Message:
+    """Return the same request as another message."""
+    return Message(message.content, message.metadata.dst_node_id, message.metadata.message_type)

@@ -23,7 +23,7 @@ from flwr.clientapp import ClientApp
 
 from fedpeft.errors import LinkError, MessageGone, NotYet
 from fedpeft.federation.flower_fleet import LONGEST, SHORTEST, FleetLine
-from fedpeft.federation.flower_internals import CLIENT_RAISED, identify, require_flower
+from fedpeft.federation.flower_internals import CLIENT_RAISED, content_id, identify, require_flower
 from fedpeft.federation.node.backoff import Backoff, Pace
 from fedpeft.federation.node.heart import Heart
 from fedpeft.federation.node.journal import Journal
@@ -225,6 +225,11 @@ class EmbeddedNode:
     def _answer(self, node: int, request: Message) -> Message:
         run, kind, start = request.metadata.run_id, request.metadata.message_type, time.monotonic()
         identify(run, node)
+        asked = content_id(request)
+        before = self._journal.answered(asked)
+        if before is not None:
+            self._hear(f"{kind} was asked again")
+            return Message(before, reply_to=request)
         context = Context(
             run_id=run,
             node_id=node,
@@ -237,6 +242,8 @@ class EmbeddedNode:
         except Exception as error:  # the app may fail in any way; the server must hear of it
             self._hear(f"{kind} failed: {type(error).__name__}: {error}")
             return Message(Error(CLIENT_RAISED, f"{type(error).__name__}: {error}"), reply_to=request)
+        if reply.has_content():
+            self._journal.keep_answered(asked, reply.content)
         self._journal.keep_state(run, context.state)
         self._hear(f"{kind} answered in {time.monotonic() - start:.2f} s")
         return reply

@@ -5,6 +5,7 @@
 ``delivery``           which message the SuperLink has handed over, while its parts are fetched
 ``request``            a message whose parts the SuperLink has been told to forget
 ``reply``              the answer, from before it is sent until all of it has arrived
+``answered``           the last request's hash and the answer's content, should it be asked again
 ``state-<run>``        ``Context.state`` of a run; of the latest few runs
 =====================  ==========================================================================================
 
@@ -29,8 +30,8 @@ from fedpeft.federation.flower_internals import UNREADABLE, from_bytes, state_fr
 from fedpeft.files import private_folder, write_private
 
 _NODE, _DELIVERY, _REQUEST, _REPLY, _STATE = "node", "delivery", "request", "reply", "state-"
-_LOCK = ".lock"
-_RUNS = 4
+_ANSWERED, _LOCK = "answered", ".lock"
+_RUNS, _HASH = 4, 64
 
 
 class Journal:
@@ -101,6 +102,20 @@ class Journal:
     def keep_reply(self, message: Message) -> None:
         """Write a reply down; when this returns it is on disk."""
         write_private(self._folder / _REPLY, to_bytes(message))
+
+    def answered(self, asked: str) -> RecordDict | None:
+        """Return what was answered to the same request, if it was the last."""
+        data = self._read(_ANSWERED) or b""
+        if data[:_HASH] != asked.encode("ascii"):
+            return None
+        try:
+            return state_from_bytes(data[_HASH:])
+        except UNREADABLE:
+            return None
+
+    def keep_answered(self, asked: str, content: RecordDict) -> None:
+        """Remember an answer: it is given again where it was lost on the way, and the work not done twice."""
+        write_private(self._folder / _ANSWERED, asked.encode("ascii") + state_to_bytes(content))
 
     def done(self) -> None:
         """Forget the message; the reply last, so that nothing is answered twice."""

@@ -9,7 +9,7 @@ from flwr.app import ConfigRecord, Message, RecordDict
 
 from fedpeft.errors import RunError
 from fedpeft.federation.flower_fleet import Delivery
-from fedpeft.federation.flower_internals import identify, number
+from fedpeft.federation.flower_internals import content_id, identify, number
 from fedpeft.federation.messages import parcel, read_parcel
 from fedpeft.federation.node.journal import Journal
 
@@ -60,3 +60,14 @@ def test_files_of_another_version_are_nothing_and_not_an_error(tmp_path: Path) -
 def test_two_nodes_on_one_folder_are_refused(tmp_path: Path) -> None:
     with Journal(tmp_path).lock(), pytest.raises(RunError, match="in use"), Journal(tmp_path).lock():
         pass
+
+
+def test_the_same_request_finds_the_same_answer_and_another_none(tmp_path: Path) -> None:
+    journal, asked = Journal(tmp_path), message()
+    journal.keep_answered(content_id(asked), parcel(b"masked"))
+    repeated = number(Message(asked.content, 42, "train"), "id-2")
+    assert read_parcel(Journal(tmp_path).answered(content_id(repeated)), 6) == b"masked"
+    for other in (message(b"54321"), Message(asked.content, 42, "evaluate")):
+        assert journal.answered(content_id(other)) is None
+    identify(8, 1)
+    assert journal.answered(content_id(Message(asked.content, 42, "train"))) is None
