@@ -65,12 +65,36 @@ class RunError(FedpeftError):
     """A run folder that is missing, unfinished or in use."""
 
 
+class LinkError(FedpeftError):
+    """A SuperLink that did not answer, or did not answer with what was asked; worth another attempt later."""
+
+
+class MessageGone(LinkError):  # noqa: N818
+    """A message whose run or parts are no longer there: nobody waits for its answer."""
+
+
+class NotYet(LinkError):  # noqa: N818
+    """Something that is on its way to the SuperLink: a moment later it will be there."""
+
+
 class ServeError(FedpeftError):
     """A service that cannot start: its limits, tokens, certificate or port."""
 
 
 class WebError(FedpeftError):
     """A browser client that cannot be built or served."""
+
+
+class StoreError(FedpeftError):
+    """A device's local store that cannot be read or written: key, file, room, or what was to be kept."""
+
+
+class ConsentError(FedpeftError):
+    """Something that a person has not agreed to: nothing of theirs is kept or learnt from without."""
+
+
+class PolicyError(FedpeftError):
+    """Training that a device's policy does not allow now."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""``fedpeft server``: the registry of a federation. Running a server itself is still to come."""
+"""``fedpeft server``: a federation's keys, who belongs to it, and the server that runs its rounds."""
 
 from __future__ import annotations
 
@@ -12,36 +12,104 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from fedpeft.cli.options import AsJson
+from fedpeft.cli.options import AsJson, on_signals
 from fedpeft.files import write_whole
 
 server = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", help=__doc__)
 
 _DAY = 86_400
+_Operator = Annotated[Path | None, typer.Option(help="Folder for the operator's key, on another machine say.")]
 _Registry = Annotated[Path, typer.Option("--registry", help="The registry's folder.")]
 
 
 @server.command()
 def init(
-    folder: Annotated[Path, typer.Argument(help="For the registry, and what clients' apps pin.")],
+    folder: Annotated[Path, typer.Argument(help="For the registry, the server, and what clients' apps pin.")],
     federation: Annotated[str, typer.Option(help="Its name, which certificates carry.")],
-    operator: Annotated[
-        Path | None, typer.Option(help="Folder for the operator's key, on another machine say.")
-    ] = None,
+    operator: _Operator = None,
+    host: Annotated[list[str] | None, typer.Option(help="A name or address under which devices reach it.")] = None,
+    listen: Annotated[str, typer.Option(help="The address that the server listens on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Its port.")] = 8000,
 ) -> None:
-    """Make a federation's keys: its registry authority's and its operator's.
+    """Make a federation's keys, its server's TLS certificates and settings.
 
-    Example: fedpeft server init keys --federation keyboard --operator /media/stick
+    Example: fedpeft server init fed --federation keyboard --host fed.example.org --operator /media/stick
     """
-    from fedpeft.secagg.trust.registry import OPERATOR, REGISTRY, found_federation
+    from fedpeft.federation.deployed.server_folder import found_server
+    from fedpeft.secagg.trust.registry import OPERATOR
 
     held = operator or folder / "operator"
-    pinned = found_federation(folder, federation, held)
-    write_whole(folder / "pinned.json", pinned.to_json())
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(f"{folder / REGISTRY}: the authority's key, which certifies clients; keep it off the aggregator")
+    made = found_server(folder, federation, held, listen, port, host or [])
+    console = _console()
+    console.print(f"{made.registry}: the authority's key, which certifies clients; keep it off the aggregator")
     console.print(f"{held / OPERATOR}: the operator's key, which signs runs; keep it off the aggregator too")
-    console.print(f"{folder / 'pinned.json'}: what every client's app pins; not secret")
+    console.print(f"{made.pinned_file}, {made.ca}: what every client's app pins; not secret")
+    console.print(f"{made.path / 'server.toml'}: where the server listens, and how long it waits")
+
+
+@server.command()
+def up(
+    folder: Annotated[Path, typer.Argument(help="What `fedpeft server init` made.")],
+    scenario: Annotated[str, typer.Argument(help="The scenario to run.")],
+    operator: _Operator = None,
+) -> None:
+    """Run a scenario on a real server until it is finished; what dies is started again, and the run goes on.
+
+    Example: fedpeft server up fed simulations/keyboard.toml
+    """
+    from fedpeft.federation.deployed.server_folder import ServerFolder
+    from fedpeft.federation.deployed.supervisor import Supervisor
+    from fedpeft.scenario import load_scenario
+
+    supervisor = Supervisor(
+        ServerFolder(folder), load_scenario(Path(scenario)), operator or folder / "operator", _stamped
+    )
+    on_signals(supervisor.stop)
+    if not supervisor.run():
+        _stamped("stopped; the same command resumes the run")
+
+
+@server.command()
+def status(
+    folder: Annotated[Path, typer.Argument(help="What `fedpeft server init` made.")], as_json: AsJson = False
+) -> None:
+    """Say what runs, who is there, and what asks for somebody.
+
+    Example: fedpeft server status fed --json
+    """
+    from fedpeft.federation.deployed.server_folder import ServerFolder
+    from fedpeft.federation.deployed.status import status_of
+
+    found = status_of(ServerFolder(folder))
+    if as_json:
+        typer.echo(json.dumps(found))
+        return
+    console = _console()
+    online = "unknown" if found["clients"]["online"] is None else found["clients"]["online"]
+    console.print(f"{found['federation']} at {found['address']}: {', '.join(found['programs']) or 'not running'}")
+    console.print(f"clients: {found['clients']['enrolled']} enrolled, {online} online")
+    table = Table("Run", "Status", "Round", "Clients", "Burnt", "Bytes up", "Bytes down", box=None, pad_edge=False)
+    for run in found["runs"]:
+        round_ = f"{run['round']} of {run['rounds']}"
+        counts = (run[key] for key in ("contributors", "burnt", "bytes_up", "bytes_down"))
+        table.add_row(run["name"], run["status"], round_, *map(str, counts))
+    console.print(table)
+    for line in found["alerts"]:
+        console.print(f"alert: {line}")
+
+
+@server.command()
+def renew(folder: Annotated[Path, typer.Argument(help="What `fedpeft server init` made.")]) -> None:
+    """Replace the server's certificate; devices notice nothing. Start the server again afterwards.
+
+    Example: fedpeft server renew fed
+    """
+    from fedpeft.federation.deployed.server_folder import ServerFolder
+    from fedpeft.signing.tls import days_left, renew_certificate
+
+    found = ServerFolder(folder)
+    renew_certificate(found.certificate.parent, [*found.settings.hosts])
+    _console().print(f"{found.certificate} holds for {days_left(found.certificate.parent):.0f} days")
 
 
 @server.command()
@@ -62,9 +130,7 @@ def enrol(
     asked = read_request(request, held.authority.federation)
     certificate = held.certify(asked, int(time.time()) + days * _DAY)
     write_whole(out, answer(asked.client, certificate))
-    Console(highlight=False, soft_wrap=True).print(
-        f"{asked.client} is certified until {_day(certificate.expiry)}: {out}"
-    )
+    _console().print(f"{asked.client} is certified until {_day(certificate.expiry)}: {out}")
 
 
 @server.command()
@@ -76,7 +142,7 @@ def revoke(client: Annotated[str, typer.Argument(help="Whose keys.")], registry:
     from fedpeft.secagg.trust.registry import Registry
 
     listed = Registry(registry).revoke(client)
-    console = Console(highlight=False, soft_wrap=True)
+    console = _console()
     console.print(f"{client} is revoked, list {listed.version}: {registry / 'revocations.json'}")
 
 
@@ -97,6 +163,14 @@ def clients(registry: _Registry, as_json: AsJson = False) -> None:
     for entry in entries:
         table.add_row(entry.client, entry.public.hex()[:12], _day(entry.expiry), "revoked" if entry.revoked else "")
     Console().print(table)
+
+
+def _console() -> Console:
+    return Console(highlight=False, soft_wrap=True)
+
+
+def _stamped(line: str) -> None:
+    typer.echo(f"{datetime.now(UTC).isoformat(timespec='seconds')} {line}")
 
 
 def _day(seconds: int) -> str:

@@ -12,6 +12,8 @@ from fedpeft.device.bundle import Bundle
 from fedpeft.device.chat import Message
 from fedpeft.device.classifier import Classifier, Scored
 from fedpeft.device.conversation import Conversation
+from fedpeft.device.edge.aio import AsyncEdgeClient
+from fedpeft.device.edge.client import EdgeClient
 from fedpeft.device.folders import find_run
 from fedpeft.device.generation import Generation
 from fedpeft.device.loaded import LoadedAdapter
@@ -21,9 +23,11 @@ from fedpeft.device.runtime import Runtime
 from fedpeft.device.suggest import Suggester, Suggestion
 
 __all__ = [
+    "AsyncEdgeClient",
     "Bundle",
     "Classifier",
     "Conversation",
+    "EdgeClient",
     "Generation",
     "LoadedAdapter",
     "Manifest",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache, wraps
 from pathlib import Path
+from typing import Any
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
@@ -19,7 +20,7 @@ from fedpeft.federation.messages import COHORT, Fact, facts, parcel, read_bounde
 from fedpeft.federation.personal import keep_personal, score_stranger
 from fedpeft.federation.plan import RoundPlan
 from fedpeft.federation.sessions import end_of, join, leave, meet
-from fedpeft.federation.worker import Worker
+from fedpeft.federation.worker import Device, Worker
 from fedpeft.methods.attached import SHARED
 from fedpeft.secagg import Asked
 from fedpeft.secagg.pairwise import STAGES
@@ -28,22 +29,36 @@ from fedpeft.secagg.trust.manifest import LIMIT
 from fedpeft.signing.signature import SIGNATURE
 
 STATES = "clients"
+_CLIENT, _IDENTITY, _PINNED = "client", "identity", "pinned"
 
 # A request holds a signature per survivor at most, and a sealed share per ward; its reader knows the exact length.
 _MOST = 1 << 24
 
 
 @lru_cache(maxsize=1)
-def worker_at(scenario: str, folder: str) -> Worker:
+def worker_at(scenario: str, folder: str, device: Device | None = None) -> Worker:
     """Return this process's worker; the base stays warm between messages."""
     from fedpeft.scenario import load_scenario
 
-    return Worker(load_scenario(Path(scenario)), Path(folder) / STATES)
+    return Worker(load_scenario(Path(scenario)), Path(folder) / STATES, device)
 
 
 def worker_of(context: Context) -> Worker:
     """Return the worker for a run's configuration."""
-    return worker_at(str(scenario_of(context.run_config)), str(run_folder_of(context)))
+    return worker_at(str(scenario_of(context.run_config)), str(run_folder_of(context)), device_of(context.node_config))
+
+
+def device_of(node_config: Mapping[str, Any]) -> Device | None:
+    """Return whose device this is; None where a simulation numbers its clients."""
+    if _CLIENT not in node_config:
+        return None
+    values = {name: str(node_config[name]) for name in (_CLIENT, _IDENTITY, _PINNED)}
+    return Device(values[_CLIENT], Path(values[_IDENTITY]), Path(values[_PINNED]))
+
+
+def node_config_of(device: Device) -> dict[str, str]:
+    """Return the node configuration of a device's node."""
+    return {_CLIENT: device.client, _IDENTITY: str(device.identity), _PINNED: str(device.pinned)}
 
 
 def client_app(mods: Iterable[Mod] = ()) -> ClientApp:
@@ -79,6 +94,8 @@ def client_app(mods: Iterable[Mod] = ()) -> ClientApp:
     @_discreet
     def hello(message: Message, context: Context) -> Message:
         worker, client = worker_of(context), _client(context)
+        if worker.device and client not in worker.client_ids:
+            raise ProtocolError("client", client, f"one of the scenario's {len(worker.client_ids)} clients")
         ready = bool(worker.splits(client).train.tokens)
         values: dict[str, Fact] = {
             "client": client,
@@ -192,8 +209,10 @@ def _asked(plan: RoundPlan, purpose: str, extra: dict[str, str]) -> Asked:
 
 
 def _client(context: Context) -> str:
-    """Return the client this node stands for: its number in the federation, as simulations give it."""
+    """Return the client this node stands for: the device's own, or by its number, as simulations give it."""
     worker, number = worker_of(context), context.node_config.get("partition-id")
+    if worker.device:
+        return worker.device.client
     if not isinstance(number, int) or not 0 <= number < len(worker.client_ids):
         raise ProtocolError(
             "node config partition-id",

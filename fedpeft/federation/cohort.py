@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
-from fedpeft.errors import ProtocolError, RunError
+from fedpeft.errors import FedpeftError, ProtocolError, RunError
 from fedpeft.federation.messages import read_facts
 from fedpeft.seeds import stream
 
@@ -38,7 +38,7 @@ class Roll:
 
 
 def roll_call(grid: Grid, expected: int, agreed: dict[str, str]) -> Roll:
-    """Ask every node who it is, and refuse those that run something else.
+    """Ask every node of a simulation who it is; there nobody may be missing, and nobody run anything else.
 
     Parameters
     ----------
@@ -55,27 +55,86 @@ def roll_call(grid: Grid, expected: int, agreed: dict[str, str]) -> Roll:
     ProtocolError
         When a client runs another scenario, schema or base, starts from other values, or two claim one name.
     """
-    ids = _wait_for_nodes(grid, expected)
-    asked = [Message(RecordDict(), node, "query.hello") for node in ids]
-    ready: dict[str, int] = {}
-    skipped: dict[str, str] = {}
-    for answer in grid.send_and_receive(asked):
-        if answer.has_error():
-            raise RunError("client at the roll call", answer.error.reason, "an answer")
-        values = read_facts(answer)
-        client = str(values.get("client"))
-        for part, value in agreed.items():
-            if values.get(part) != value:
-                raise ProtocolError(f"client {client}: {part}", str(values.get(part))[:12], value[:12])
-        if client in ready or client in skipped:
-            raise ProtocolError("client name", client, "a name used once")
-        if values.get("ready"):
-            ready[client] = answer.metadata.src_node_id
+    ids = wait_for_nodes(lambda: sorted(grid.get_node_ids()), expected, expected, _PATIENCE)
+    called = greet(grid, ids, agreed)
+    for error in called.refused.values():
+        raise error
+    return called.roll()
+
+
+@dataclass(frozen=True)
+class Called:
+    """Who answered what at a roll call.
+
+    Parameters
+    ----------
+    ready : dict of str to int
+        Node ids by client.
+    skipped : dict of str to str
+        Clients that have nothing to train on, and why.
+    refused : dict of int to FedpeftError
+        Nodes that did not answer, or not as they must.
+    """
+
+    ready: dict[str, int]
+    skipped: dict[str, str]
+    refused: dict[int, FedpeftError]
+
+    def roll(self) -> Roll:
+        """Return the roll.
+
+        Raises
+        ------
+        RunError
+            When nobody is ready.
+        """
+        if not self.ready:
+            reason = next((str(error) for error in self.refused.values()), "none with text to train on")
+            raise RunError("clients", reason, "at least one that is ready")
+        return Roll(dict(sorted(self.ready.items())), dict(sorted(self.skipped.items())))
+
+
+def greet(grid: Grid, ids: Sequence[int], agreed: dict[str, str], names: Mapping[int, str] | None = None) -> Called:
+    """Ask nodes who they are.
+
+    Parameters
+    ----------
+    grid : Grid
+    ids : sequence of int
+    agreed : dict
+        What they must run.
+    names : mapping, optional
+        Which client a node is known to belong to, by its id.
+    """
+    called = Called({}, {}, {})
+    for answer in grid.send_and_receive([Message(RecordDict(), node, "query.hello") for node in ids]):
+        node = answer.metadata.src_node_id
+        try:
+            client, reason = _introduction(answer, agreed)
+            if names is not None and names.get(node) != client:
+                raise ProtocolError("client name", client, f"{names.get(node)}, as this node was enrolled")
+            if client in called.ready or client in called.skipped:
+                raise ProtocolError("client name", client, "a name used once")
+        except FedpeftError as error:
+            called.refused[node] = error
+            continue
+        if reason:
+            called.skipped[client] = reason
         else:
-            skipped[client] = str(values.get("reason"))
-    if not ready:
-        raise RunError("clients", "none with text to train on", "at least one")
-    return Roll(dict(sorted(ready.items())), dict(sorted(skipped.items())))
+            called.ready[client] = node
+    return called
+
+
+def _introduction(answer: Message, agreed: dict[str, str]) -> tuple[str, str]:
+    """Return a client's name, and why it cannot take part; nothing when it can."""
+    if answer.has_error():
+        raise RunError("client at the roll call", answer.error.reason, "an answer")
+    values = read_facts(answer)
+    client = str(values.get("client"))
+    for part, value in agreed.items():
+        if values.get(part) != value:
+            raise ProtocolError(f"client {client}: {part}", str(values.get(part))[:12], value[:12])
+    return client, "" if values.get("ready") else str(values.get("reason") or "not ready")
 
 
 def choose(clients: Sequence[str], count: int, seed: int, *labels: str | int) -> list[str]:
@@ -91,10 +150,19 @@ def strangers(people: Sequence[str]) -> dict[str, str]:
     return {person: people[(i + 1) % len(people)] for i, person in enumerate(people)}
 
 
-def _wait_for_nodes(grid: Grid, expected: int) -> list[int]:
-    end = time.monotonic() + _PATIENCE
-    while len(ids := sorted(grid.get_node_ids())) < expected:
+def wait_for_nodes(present: Callable[[], list[int]], wanted: int, least: int, patience: float) -> list[int]:
+    """Wait until so many nodes are there, or the patience is over and at least the least.
+
+    Raises
+    ------
+    RunError
+        When there are fewer.
+    """
+    end = time.monotonic() + patience
+    while len(ids := present()) < wanted:
         if time.monotonic() > end:
-            raise RunError("nodes", len(ids), f"{expected}, one per client", f"start with num-supernodes={expected}")
+            if len(ids) >= least:
+                break
+            raise RunError("nodes", len(ids), f"at least {least}, one per client", f"{wanted} were expected")
         time.sleep(0.2)
     return ids

@@ -8,6 +8,7 @@ import os
 import platform
 import shutil
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -29,6 +30,7 @@ SCENARIO, RUN, METRICS, PEOPLE, SKIPPED, DATA, ENVIRONMENT = (
     "environment.json",
 )
 _RESOLVED, _LOCK = "scenario.toml", ".lock"
+_TRIES = 4
 _DESCRIPTION = {SCENARIO, _RESOLVED, RUN, ENVIRONMENT, _LOCK}
 _PACKAGES = (
     "fedpeft", "flwr", "torch", "transformers", "peft", "bitsandbytes", "onnxruntime", "cryptography", "numpy",
@@ -77,13 +79,26 @@ class RunFolder:
             When another process is writing this run.
         """
         with (self.path / _LOCK).open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise RunError(
-                    f"run {self.path}", "in use", "a run that no other process is writing", "wait for it to end"
-                ) from error
+            for left in reversed(range(_TRIES)):
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except OSError as error:
+                    if not left:
+                        raise RunError(
+                            f"run {self.path}", "in use", "a run that no other process is writing", "wait for it to end"
+                        ) from error
+                    time.sleep(0.05)  # somebody may only be looking: see in_use
             yield
+
+    def in_use(self) -> bool:
+        """Say whether a process holds the folder; the operating system lets go when it dies."""
+        with (self.path / _LOCK).open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError:
+                return True
+            return False
 
     def write(self, name: str, value: Any) -> None:
         """Replace a JSON file."""

@@ -10,9 +10,8 @@ from flwr.serverapp import Grid
 from fedpeft.errors import ProtocolError, RunError
 from fedpeft.federation.cohort import Roll
 from fedpeft.federation.exchange import exchange
-from fedpeft.federation.folder import RunFolder
 from fedpeft.federation.messages import parcel, read_facts, read_parcel
-from fedpeft.federation.trust import Trust
+from fedpeft.federation.session_keys import SessionKeys
 from fedpeft.federation.watcher import Watcher
 from fedpeft.federation.worker import Worker
 from fedpeft.secagg import PlainServer, ServerEnd
@@ -21,12 +20,24 @@ from fedpeft.secagg.pairwise.ends import PairwiseServerEnd
 from fedpeft.secagg.pairwise.parameters import parameters
 from fedpeft.secagg.pairwise.wire import ENTRY
 from fedpeft.secagg.trust import Manifest
+from fedpeft.signing.signature import public_bytes
 
 
 def begin_session(
-    grid: Grid, worker: Worker, roll: Roll, folder: RunFolder, watcher: Watcher
+    grid: Grid, worker: Worker, roll: Roll, keys: SessionKeys | None, run: str, watcher: Watcher
 ) -> tuple[ServerEnd, Roll]:
     """Open the scenario's channel with everybody on the roll.
+
+    Parameters
+    ----------
+    grid : Grid
+    worker : Worker
+    roll : Roll
+    keys : SessionKeys or None
+        None for the plain channel, which has no sessions.
+    run : str
+        Its name.
+    watcher : Watcher
 
     Returns
     -------
@@ -39,13 +50,11 @@ def begin_session(
     RunError
         When fewer clients than a cohort needs, or the panel, have joined.
     """
-    if not worker.scenario.secure:
+    if keys is None:
         return PlainServer(), roll
-    trust = Trust(folder.path)
-    trust.enrol(roll.clients, worker.states)
-    signed = trust.session(worker, folder.path.name)
-    manifest = signed.open(trust.operator.public_key().public_bytes_raw())
-    server = PairwiseServer(manifest, trust.server, trust.authority.public)
+    signed = keys.session(worker, run)
+    manifest = signed.open(public_bytes(keys.operator))
+    server = PairwiseServer(manifest, keys.server, keys.authority, keys.revoked)
 
     def join(client: str, message: Message) -> None:
         server.join(client, read_parcel(message.content, ENTRY))

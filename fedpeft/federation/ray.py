@@ -10,30 +10,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from fedpeft.errors import RunError
+from fedpeft.federation.flower_app import write_app
 from fedpeft.federation.folder import METRICS, RUN, SCENARIO, RunFolder
 from fedpeft.federation.superlink import own_superlink
 from fedpeft.federation.watcher import Watcher
 
 LOG = "flower.log"
 
-_PROJECT = """\
-[project]
-name = "fedpeft-simulation"
-version = "0.1.0"
-
-[tool.flwr.app]
-publisher = "fedpeft"
-
-[tool.flwr.app.components]
-serverapp = "simulation.server:app"
-clientapp = "simulation.client:app"
-
-[tool.flwr.app.config]
-scenario = ""
-run-folder = ""
-"""
-_SERVER = "from fedpeft.federation.server import server_app\n\napp = server_app()\n"
-_CLIENT = "from fedpeft.federation.client import client_app\n\napp = client_app()\n"
+_SERVER = ("fedpeft.federation.server", "server_app")
 
 
 def conduct_on_ray(
@@ -62,7 +46,8 @@ def conduct_on_ray(
     """
     config = {"scenario": str(folder.path.resolve() / SCENARIO), "run-folder": str(folder.path.resolve())}
     with TemporaryDirectory(prefix="fedpeft-app-") as draft, own_superlink() as superlink:
-        process = superlink.start_run(app or _minimal_app(Path(draft)), config, nodes, cores, gpus)
+        chosen = app or write_app(Path(draft), "simulation", _SERVER, list(config))
+        process = superlink.start_run(chosen, config, nodes, cores, gpus)
         with (folder.path / LOG).open("w", encoding="utf-8") as log:
             # A full pipe would stop the run, so it is emptied beside the watching.
             reader = threading.Thread(target=lambda: log.writelines(process.stdout or ()), daemon=True)
@@ -79,18 +64,6 @@ def conduct_on_ray(
         raise RunError(
             "Flower run", status or "not begun", "to finish", f"{_last_error(folder)}; see {folder.path / LOG}"
         )
-
-
-def _minimal_app(folder: Path) -> Path:
-    (folder / "simulation").mkdir()
-    for name, text in {
-        "pyproject.toml": _PROJECT,
-        "simulation/__init__.py": "",
-        "simulation/server.py": _SERVER,
-        "simulation/client.py": _CLIENT,
-    }.items():
-        (folder / name).write_text(text)
-    return folder
 
 
 def _watch(folder: RunFolder, ended: Callable[[], int | None], watcher: Watcher) -> None:

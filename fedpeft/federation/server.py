@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+from fedpeft.adapters.schema import Vector
 from fedpeft.federation.client import worker_at
-from fedpeft.federation.cohort import roll_call
+from fedpeft.federation.cohort import Roll, roll_call
 from fedpeft.federation.fleet import bonds
-from fedpeft.federation.folder import SCENARIO, RunFolder
+from fedpeft.federation.folder import RUN, SCENARIO, RunFolder
 from fedpeft.federation.handshake import begin_session, end_session
 from fedpeft.federation.locate import run_folder_of, scenario_of
 from fedpeft.federation.rounds import Rounds
+from fedpeft.federation.session_keys import SessionKeys
 from fedpeft.federation.study import score_people
+from fedpeft.federation.trust import Trust
 from fedpeft.federation.watcher import Silent, Watcher
 from fedpeft.federation.worker import Worker
 from fedpeft.methods.attached import SHARED
@@ -43,21 +48,53 @@ def conduct(grid: Grid, worker: Worker, folder: RunFolder, watcher: Watcher, eng
     FedpeftError
         When the run cannot go on; its folder can be resumed.
     """
-    clock = _Clock(folder)
-    folder.describe(worker.scenario, {**facts(worker), "engine": engine, "status": "running"})
-    try:
+    with attempt(worker, folder, engine, "trained"):
         roll = roll_call(grid, len(worker.client_ids), agreed(worker))
-        end, roll = begin_session(grid, worker, roll, folder, watcher)
-        rounds = Rounds(grid, worker, roll, end, folder, watcher)
-        change = rounds.run()
-        end_session(grid, worker, roll, watcher)
-        start = worker.attached.initial[SHARED]
-        worker.attached.adapter(SHARED, start + change).save(folder.path / GLOBAL_ADAPTER)
+        rounds, change = federate(grid, worker, roll, simulated_keys(worker, roll, folder), folder, watcher)
         score_people(rounds, change)
-    except BaseException:
-        clock.stop(status="interrupted")
-        raise
-    clock.stop(status="trained")
+
+
+def federate(
+    grid: Grid, worker: Worker, roll: Roll, keys: SessionKeys | None, folder: RunFolder, watcher: Watcher
+) -> tuple[Rounds, Vector]:
+    """Run what is left of the rounds in one session, and save the global adapter.
+
+    Returns
+    -------
+    rounds : Rounds
+    change : ndarray of float32
+        The published global change.
+    """
+    end, roll = begin_session(grid, worker, roll, keys, folder.path.name, watcher)
+    rounds = Rounds(grid, worker, roll, end, folder, watcher)
+    change = rounds.run()
+    end_session(grid, worker, roll, watcher)
+    start = worker.attached.initial[SHARED]
+    worker.attached.adapter(SHARED, start + change).save(folder.path / GLOBAL_ADAPTER)
+    return rounds, change
+
+
+@contextmanager
+def attempt(worker: Worker, folder: RunFolder, engine: str, done: str) -> Iterator[None]:
+    """Write what an attempt at a run is, how long it took and how it ended; ``done`` when nothing went wrong."""
+    start = time.monotonic()
+    folder.describe(worker.scenario, {**facts(worker), "engine": engine, "status": "running"})
+    status = "interrupted"
+    try:
+        yield
+        status = done
+    finally:
+        spent = folder.read(RUN, {}).get("seconds", 0.0) + time.monotonic() - start
+        folder.update(seconds=round(spent, 3), status=status)
+
+
+def simulated_keys(worker: Worker, roll: Roll, folder: RunFolder) -> SessionKeys | None:
+    """Make every key of a simulation that is not there yet; None on the plain channel."""
+    if not worker.scenario.secure:
+        return None
+    trust = Trust(folder.path)
+    trust.enrol(roll.clients, worker.states)
+    return trust.keys
 
 
 def server_app() -> ServerApp:
@@ -98,14 +135,3 @@ def facts(worker: Worker) -> dict[str, Any]:
 def agreed(worker: Worker) -> dict[str, str]:
     """Return what every client must hold alike."""
     return {"scenario": worker.scenario.digest, **bonds(worker.fleet.reference)}
-
-
-class _Clock:
-    """Adds the time of this attempt to the run's."""
-
-    def __init__(self, folder: RunFolder) -> None:
-        self._folder, self._start = folder, time.monotonic()
-
-    def stop(self, **fields: Any) -> None:
-        spent = self._folder.read("run.json", {}).get("seconds", 0.0) + time.monotonic() - self._start
-        self._folder.update(seconds=round(spent, 3), **fields)

@@ -7,19 +7,19 @@ session or the new one, and in neither does it forget what it said in it.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 
 from fedpeft.device.folders import TRUST
 from fedpeft.errors import ProtocolError
-from fedpeft.federation.trust import FEDERATION, IDENTITY, PINNED
+from fedpeft.federation.trust import IDENTITY, PINNED
 from fedpeft.federation.worker import Worker
 from fedpeft.methods.attached import SHARED
 from fedpeft.secagg import ClientEnd, PlainEnd
 from fedpeft.secagg.pairwise import FileLog, PairwiseClient
 from fedpeft.secagg.pairwise.ends import PairwiseEnd
 from fedpeft.secagg.trust import Identity, Manifest, Policy, SignedManifest
+from fedpeft.secagg.trust.enrolling import Pinned
 
 _SESSION, _MANIFEST = "session", "manifest"
 
@@ -103,23 +103,19 @@ def _forget_others(worker: Worker, client: str, manifest: Manifest) -> None:
 
 
 def _member(worker: Worker, client: str, signed: SignedManifest, accepted: Manifest) -> PairwiseClient:
-    identity = Identity.load(worker.states / client / IDENTITY)
+    own = worker.device.identity if worker.device else worker.states / client / IDENTITY
+    identity = Identity.load(own)
     return PairwiseClient(identity, _policy(worker), signed, _log(worker, client, accepted))
 
 
 def _policy(worker: Worker) -> Policy:
-    """Return what simulated clients demand: the pinned keys, and exactly the scenario that they hold themselves."""
-    path = worker.states.parent / TRUST / PINNED
-    try:
-        pinned = json.loads(path.read_text(encoding="utf-8"))
-        authority, operator = bytes.fromhex(pinned["authority"]), bytes.fromhex(pinned["operator"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ProtocolError(f"pinned keys {path}", str(error), "the authority's and the operator's keys") from error
+    """Return what clients demand: the pinned keys, and exactly the scenario that they hold themselves."""
+    pinned = Pinned.read(worker.device.pinned if worker.device else worker.states.parent / TRUST / PINNED)
     channel = worker.scenario.channel
     return Policy(
-        authority=authority,
-        operator=operator,
-        federation=FEDERATION,
+        authority=pinned.authority,
+        operator=pinned.operator,
+        federation=pinned.federation,
         corrupt=channel.corrupt,
         bits=(channel.bits, channel.bits),
         rounds=worker.scenario.federation.rounds,

@@ -72,6 +72,13 @@ class SuperLink:
         )
 
 
+def environment_at(home: Path) -> dict[str, str]:
+    """Return the environment of Flower's programs: nothing of theirs calls home, and ours are found first."""
+    programs = str(Path(sys.executable).parent)
+    path = programs + os.pathsep + os.environ.get("PATH", "")
+    return {**os.environ, **_QUIET, "FLWR_HOME": str(home), "PATH": path}
+
+
 @contextmanager
 def own_superlink() -> Iterator[SuperLink]:
     """Start a SuperLink for Flower's simulation runtime on a free loopback port.
@@ -89,13 +96,7 @@ def own_superlink() -> Iterator[SuperLink]:
         (home / "config.toml").write_text(
             f'[superlink]\ndefault = "{_NAME}"\n\n[superlink.{_NAME}]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
         )
-        programs = str(Path(sys.executable).parent)
-        environment = {
-            **os.environ,
-            **_QUIET,
-            "FLWR_HOME": str(home),
-            "PATH": programs + os.pathsep + os.environ.get("PATH", ""),
-        }
+        environment = environment_at(home)
         with (home / "superlink.log").open("wb") as log:
             command = ["flower-superlink", "--insecure", "--simulation", "--isolation", "subprocess"]
             command += ["--disable-runtime-dependency-installation", "--host", "127.0.0.1", "--port", str(port)]
@@ -106,7 +107,7 @@ def own_superlink() -> Iterator[SuperLink]:
                 _wait_until_healthy(process, port, home)
                 yield SuperLink(home, environment)
             finally:
-                _end(process)
+                end_process(process)
 
 
 def _wait_until_healthy(process: subprocess.Popen[bytes], port: int, home: Path) -> None:
@@ -122,12 +123,12 @@ def _wait_until_healthy(process: subprocess.Popen[bytes], port: int, home: Path)
             time.sleep(0.1)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ask the SuperLink to stop, then make sure that none of its descendants is left."""
+def end_process(process: subprocess.Popen[bytes], patience: float = 10) -> None:
+    """Ask a program to stop, then make sure that none of its descendants is left."""
     descendants = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
     process.terminate()
     try:
-        process.wait(10)
+        process.wait(patience)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()

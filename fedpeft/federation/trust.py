@@ -9,26 +9,22 @@ it.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from fedpeft.device.folders import TRUST
+from fedpeft.federation.session_keys import SessionKeys
 from fedpeft.federation.worker import Worker
 from fedpeft.files import private_folder, write_private
-from fedpeft.methods.attached import SHARED
-from fedpeft.scenario import Scenario
-from fedpeft.secagg.trust import Authority, Identity, Manifest, SignedManifest, Terms
-from fedpeft.secagg.trust.manifest import majority
+from fedpeft.secagg.trust import Authority, Identity, SignedManifest
+from fedpeft.secagg.trust.enrolling import Pinned
 from fedpeft.signing.keyfile import own_key
 from fedpeft.signing.signature import SigningKey, public_bytes
 
 PINNED, IDENTITY, FEDERATION = "pinned.json", "identity", "simulation"
 # Simulated certificates outlive every simulation.
 _EXPIRY = 2**40
-# A partition may alternate between two sets of tensors: payloads of even rounds, then of odd ones.
-_PARITIES = (0, 1)
 
 
 class Trust:
@@ -44,8 +40,14 @@ class Trust:
         self._folder = private_folder(run / TRUST)
         self.authority = Authority(FEDERATION, self._key("authority"))
         self.operator, self.server = self._key("operator"), self._key("server")
-        pinned = {"authority": self.authority.public.hex(), "operator": public_bytes(self.operator).hex()}
-        write_private(self._folder / PINNED, json.dumps(pinned).encode())
+        pinned = Pinned(FEDERATION, self.authority.public, public_bytes(self.operator))
+        write_private(self._folder / PINNED, pinned.to_json().encode())
+
+    @property
+    def keys(self) -> SessionKeys:
+        """What begins sessions."""
+        counter = self._folder / "session"
+        return SessionKeys(FEDERATION, self.authority.public, self.operator, self.server, counter)
 
     def enrol(self, clients: Sequence[str], states: Path) -> None:
         """Give every client a certified key of its own, once, in its own folder."""
@@ -58,37 +60,8 @@ class Trust:
                 draft.rename(folder)
 
     def session(self, worker: Worker, run: str) -> SignedManifest:
-        """Sign a manifest for what is left of a run; sessions are numbered, and clients never go back to one."""
-        path = self._folder / "session"
-        number = int(path.read_text(encoding="ascii")) + 1 if path.exists() else 1
-        write_private(path, str(number).encode())
-        return SignedManifest.of(self._manifest(worker, f"{run}/{number}"), self.operator)
-
-    def _manifest(self, worker: Worker, run: str) -> Manifest:
-        scenario = worker.scenario
-        return Manifest(
-            federation=FEDERATION,
-            run=run,
-            server=public_bytes(self.server).hex(),
-            terms=terms(worker, scenario),
-            rounds=scenario.federation.rounds,
-            corrupt=scenario.channel.corrupt,
-            dropout=scenario.channel.dropout,
-            schema=worker.attached.schemas[SHARED].digest,
-            scenario=scenario.digest,
-        )
+        """Sign a manifest for what is left of a run."""
+        return self.keys.session(worker, run)
 
     def _key(self, name: str) -> SigningKey:
         return own_key(self._folder / f"{name}.pem")
-
-
-def terms(worker: Worker, scenario: Scenario) -> tuple[Terms, ...]:
-    """Return what is summed in a scenario: updates, and the panel's totals where there is a panel."""
-    federation, ring, panel = scenario.federation, worker.ring, worker.tally_codec.ring
-    lengths = tuple(worker.train_codec(parity).length for parity in _PARITIES)
-    least = max(majority(ring.clients, scenario.channel.corrupt), federation.minimum)
-    train = Terms("train", lengths, ring.bits, ring.range, least, ring.clients)
-    if not federation.panel:
-        return (train,)
-    few = majority(panel.clients, scenario.channel.corrupt)
-    return train, Terms("evaluate", (worker.tally_codec.length,), panel.bits, panel.range, few, panel.clients)

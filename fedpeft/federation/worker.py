@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,25 @@ from fedpeft.training.evaluate import LANES as TALLY_LANES
 TRAIN_LANES = (WEIGHT, "loss", "tokens", "squared_norm", "squared_error", "clipped")
 
 
+@dataclass(frozen=True)
+class Device:
+    """Whose device a process runs on, where it runs on one.
+
+    Parameters
+    ----------
+    client : str
+        The one client that this process serves.
+    identity : Path
+        Folder of its key and certificate.
+    pinned : Path
+        ``pinned.json``, as the app has it.
+    """
+
+    client: str
+    identity: Path
+    pinned: Path
+
+
 class Worker:
     """Everything that the clients served by one process share: the bases, the method, the encoded text.
 
@@ -38,6 +57,8 @@ class Worker:
     scenario : Scenario
     states : Path
         Folder with one private folder per client.
+    device : Device, optional
+        In a deployed federation; a simulation's process serves all clients.
 
     Attributes
     ----------
@@ -47,11 +68,12 @@ class Worker:
         Of the fleet's reference; the server has no other.
     """
 
-    def __init__(self, scenario: Scenario, states: Path) -> None:
+    def __init__(self, scenario: Scenario, states: Path, device: Device | None = None) -> None:
         # One thread per process: engines then agree to the bit, and one worker per core is fastest.
         torch.set_num_threads(1)
         self.scenario = scenario
         self.states = states
+        self.device = device
         self.fleet = Fleet(scenario)
         self.task, self.attached = self.fleet.reference.task, self.fleet.reference.attached
         self.base = self.task.base

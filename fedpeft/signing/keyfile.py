@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -19,8 +20,8 @@ from fedpeft.signing.signature import SigningKey
 _LIMIT = 4096
 
 
-def write_key(path: Path, key: SigningKey) -> None:
-    """Write a signing key as PKCS #8, mode 600, in a folder of mode 700.
+def write_key(path: Path, key: PrivateKeyTypes) -> None:
+    """Write a secret key as PKCS #8, mode 600, in a folder of mode 700.
 
     Raises
     ------
@@ -64,6 +65,20 @@ def read_key(path: Path) -> SigningKey:
     ProtocolError
         When others can read or change the file, or when it holds no Ed25519 key.
     """
+    key = read_secret(path)
+    if not isinstance(key, SigningKey):
+        raise ProtocolError(f"key file {path}", type(key).__name__, "an Ed25519 key in PEM")
+    return key
+
+
+def read_secret(path: Path) -> PrivateKeyTypes:
+    """Read a secret key of any kind.
+
+    Raises
+    ------
+    ProtocolError
+        When others can read or change the file, or when it holds no key.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except OSError as error:
@@ -72,12 +87,9 @@ def read_key(path: Path) -> SigningKey:
         require_private(path, os.fstat(descriptor))
         data = file.read(_LIMIT)
     try:
-        key = load_pem_private_key(data, None)
+        return load_pem_private_key(data, None)
     except (ValueError, TypeError) as error:
-        raise ProtocolError(f"key file {path}", str(error)[:80], "an Ed25519 key in PEM") from error
-    if not isinstance(key, SigningKey):
-        raise ProtocolError(f"key file {path}", type(key).__name__, "an Ed25519 key in PEM")
-    return key
+        raise ProtocolError(f"key file {path}", str(error)[:80], "a secret key in PEM") from error
 
 
 def require_private(path: Path, stat: os.stat_result) -> None:

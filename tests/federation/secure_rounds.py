@@ -15,7 +15,7 @@ from fedpeft.federation.folder import RunFolder
 from fedpeft.federation.grid import InProcessGrid
 from fedpeft.federation.handshake import begin_session
 from fedpeft.federation.rounds import Rounds
-from fedpeft.federation.server import agreed
+from fedpeft.federation.server import agreed, simulated_keys
 from fedpeft.federation.watcher import Silent
 from fedpeft.federation.worker import Worker
 
@@ -23,7 +23,7 @@ from fedpeft.federation.worker import Worker
 def open_rounds(worker: Worker, folder: RunFolder, config: dict[str, str], mod: Mod | None = None) -> Rounds:
     grid = InProcessGrid(client_app([mod] if mod else []), len(worker.client_ids), config)
     roll = roll_call(grid, len(worker.client_ids), agreed(worker))
-    end, roll = begin_session(grid, worker, roll, folder, Silent())
+    end, roll = begin_session(grid, worker, roll, simulated_keys(worker, roll, folder), folder.path.name, Silent())
     return Rounds(grid, worker, roll, end, folder, Silent())
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from fedpeft.errors import ProtocolError
 from fedpeft.signing.encoding import enc
+from fedpeft.signing.nodekey import require_node_public
 from fedpeft.signing.signature import PUBLIC, SIGNATURE, SigningKey, public_bytes, sign, verify
 
 _EXPIRY = 8
@@ -80,17 +81,28 @@ class Certificate:
 
 @dataclass(frozen=True)
 class Enrolment:
-    """What a client hands to the registry, out of band: its key and a proof that it holds the secret half."""
+    """What a client hands to the registry, out of band: its key and a proof that it holds the secret half.
+
+    Parameters
+    ----------
+    client : str
+    public, proof : bytes
+    node, node_proof : bytes
+        The public key of the client's node, and the client's signature of it; empty where it has none.
+    """
 
     client: str
     public: bytes
     proof: bytes
+    node: bytes = b""
+    node_proof: bytes = b""
 
     @classmethod
-    def of(cls, client: str, federation: str, key: SigningKey) -> Enrolment:
+    def of(cls, client: str, federation: str, key: SigningKey, node: bytes = b"") -> Enrolment:
         """Ask for a certificate."""
         public = public_bytes(key)
-        return cls(client, public, sign(key, "enrol", federation, client, public))
+        proof = sign(key, "enrol", federation, client, public)
+        return cls(client, public, proof, node, sign(key, "node", federation, client, node) if node else b"")
 
 
 @dataclass(frozen=True)
@@ -126,6 +138,9 @@ class Authority:
         """
         client, public = enrolment.client, enrolment.public
         verify(public, enrolment.proof, client, "enrol", self.federation, client, public)
+        if enrolment.node:
+            node = require_node_public(enrolment.node)
+            verify(public, enrolment.node_proof, client, "node", self.federation, client, node)
         signature = sign(self.key, "certificate", self.federation, client, public, expiry)
         return Certificate(public, expiry, signature)
 

@@ -14,6 +14,12 @@ from fedpeft.errors import ProtocolError
 from fedpeft.secagg.trust.certificate import Certificate, Enrolment, Revocations
 from fedpeft.secagg.trust.identity import CERTIFICATE, KEY, Identity, write_certificate
 from fedpeft.signing.keyfile import own_key, read_key
+from fedpeft.signing.nodekey import node_public, own_node_key
+
+NODE_KEY = "node.pem"
+"""A device's node key, beside its identity."""
+
+_PROOFS = {"public": 32, "proof": 64, "node_proof": 64}
 
 
 @dataclass(frozen=True)
@@ -44,10 +50,12 @@ class Pinned:
 
 
 def ask(client: str, folder: Path, pinned: Pinned) -> str:
-    """Make a client's key, unless it has one, and return its request as JSON."""
-    asked = Enrolment.of(client, pinned.federation, own_key(folder / KEY))
+    """Make a client's keys, unless it has them, and return its request as JSON."""
+    node = node_public(own_node_key(folder / NODE_KEY))
+    asked = Enrolment.of(client, pinned.federation, own_key(folder / KEY), node)
     fields = {"client": client, "federation": pinned.federation, "public": asked.public.hex()}
-    return json.dumps({**fields, "proof": asked.proof.hex()}) + "\n"
+    proofs = {"proof": asked.proof.hex(), "node": node.decode("ascii"), "node_proof": asked.node_proof.hex()}
+    return json.dumps({**fields, **proofs}) + "\n"
 
 
 def read_request(path: Path, federation: str) -> Enrolment:
@@ -58,10 +66,12 @@ def read_request(path: Path, federation: str) -> Enrolment:
     ProtocolError
         When it is none, or another federation's.
     """
-    fields = _fields(path, ("client", "federation", "public", "proof"))
+    fields = _fields(path, ("client", "federation", "public", "proof", "node", "node_proof"))
     if fields["federation"] != federation:
         raise ProtocolError(f"request {path} federation", fields["federation"], federation)
-    return Enrolment(fields["client"], _hex(path, fields["public"], 32), _hex(path, fields["proof"], 64))
+    node = fields["node"].encode("utf-8")
+    public, proof, node_proof = (_hex(path, fields[name], size) for name, size in _PROOFS.items())
+    return Enrolment(fields["client"], public, proof, node, node_proof)
 
 
 def answer(client: str, certificate: Certificate) -> str:

@@ -2,7 +2,7 @@
 
 ==========================  ==================================================================
 ``authority.pem``           the secret key, mode 600; it belongs on no machine that aggregates
-``registry.sqlite``         every certificate that was issued
+``registry.sqlite``         every certificate that was issued, and the keys of clients' nodes
 ``revocations.json``        the signed list of revoked keys, for the server and for clients
 ==========================  ==================================================================
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,11 @@ CREATE TABLE IF NOT EXISTS federation (name TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS issued (
     public BLOB PRIMARY KEY, client TEXT NOT NULL, expiry INTEGER NOT NULL, revoked INTEGER NOT NULL DEFAULT 0
 ) STRICT;
+CREATE TABLE IF NOT EXISTS nodes (public BLOB PRIMARY KEY, client TEXT NOT NULL) STRICT;
+"""
+_ADMITTED = """
+SELECT DISTINCT nodes.public, nodes.client FROM nodes JOIN issued ON nodes.client = issued.client
+WHERE NOT issued.revoked AND issued.expiry > ?
 """
 
 
@@ -69,6 +74,7 @@ class Registry:
         if not (folder / _ISSUED).is_file():
             raise ProtocolError("registry", str(folder), "a registry's folder", "make one with `fedpeft server init`")
         with self._open() as store:
+            store.executescript(_TABLES)
             (name,) = store.execute("SELECT name FROM federation").fetchone()
         self.authority = Authority(str(name), read_key(folder / _KEY))
 
@@ -105,7 +111,15 @@ class Registry:
         with self._open() as store:
             row = (enrolment.public, enrolment.client, expiry)
             store.execute("INSERT OR REPLACE INTO issued (public, client, expiry) VALUES (?, ?, ?)", row)
+            if enrolment.node:
+                self._keep_node(store, enrolment)
         return certificate
+
+    def _keep_node(self, store: sqlite3.Connection, enrolment: Enrolment) -> None:
+        found = store.execute("SELECT client FROM nodes WHERE public = ?", (enrolment.node,)).fetchone()
+        if found is not None and found[0] != enrolment.client:
+            raise ProtocolError(f"node key of {enrolment.client}", f"that of {found[0]}", "a key of its own")
+        store.execute("INSERT OR REPLACE INTO nodes VALUES (?, ?)", (enrolment.node, enrolment.client))
 
     def revoke(self, client: str) -> Revocations:
         """Revoke all keys of a client; a new one of theirs can be certified again.
@@ -120,6 +134,7 @@ class Registry:
             raise ProtocolError("client", client, "one with a certificate", nearest(client, sorted(known)))
         with self._open() as store:
             store.execute("UPDATE issued SET revoked = 1 WHERE client = ?", (client,))
+            store.execute("DELETE FROM nodes WHERE client = ?", (client,))
         keys = [entry.public for entry in self.entries() if entry.revoked]
         listed = self.authority.revoke(self.revocations().version + 1, keys)
         write_whole(self._folder / _REVOKED, listed.to_bytes())
@@ -143,13 +158,48 @@ class Registry:
             rows = store.execute("SELECT client, public, expiry, revoked FROM issued ORDER BY client, expiry")
             return [Entry(client, public, expiry, bool(revoked)) for client, public, expiry, revoked in rows]
 
-    @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        try:
-            with closing(sqlite3.connect(self._folder / _ISSUED, timeout=5)) as store, store:
-                yield store
-        except sqlite3.DatabaseError as error:
-            raise ProtocolError(f"registry {self._folder}", str(error), "a registry's database") from error
+    def _open(self) -> AbstractContextManager[sqlite3.Connection]:
+        return _opened(self._folder)
+
+
+def admitted(folder: Path, now: float) -> dict[bytes, str]:
+    """Return which nodes a SuperLink is to admit: client by public node key. The authority's key is not needed.
+
+    Raises
+    ------
+    ProtocolError
+        When the folder holds no registry.
+    """
+    if not (folder / _ISSUED).is_file():
+        raise ProtocolError("registry", str(folder), "a registry's folder", "make one with `fedpeft server init`")
+    with _opened(folder) as store:
+        return {bytes(public): str(client) for public, client in store.execute(_ADMITTED, (int(now),))}
+
+
+def revoked(folder: Path, pinned: Pinned) -> Revocations:
+    """Return the signed list of revoked keys; the authority's key is not needed.
+
+    Raises
+    ------
+    ProtocolError
+        When there is none, or it is not the authority's.
+    """
+    path = folder / _REVOKED
+    try:
+        listed = Revocations.from_bytes(path.read_bytes())
+    except OSError as error:
+        raise ProtocolError(f"revocation list {path}", error.strerror, "the registry's list") from error
+    listed.check(pinned.authority, pinned.federation)
+    return listed
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[sqlite3.Connection]:
+    try:
+        with closing(sqlite3.connect(folder / _ISSUED, timeout=5)) as store, store:
+            yield store
+    except sqlite3.DatabaseError as error:
+        raise ProtocolError(f"registry {folder}", str(error), "a registry's database") from error
 
 
 def found_federation(folder: Path, federation: str, operator: Path) -> Pinned:

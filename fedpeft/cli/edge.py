@@ -1,0 +1,147 @@
+"""``fedpeft client``, the device's own side: consent, text, training, forgetting. Nothing here needs a network."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from fedpeft.cli.options import AsJson, Run, Runs
+from fedpeft.data.lines import check_keys, records, seconds, text_of
+from fedpeft.device.edge.client import EdgeClient
+from fedpeft.device.edge.example import Written
+from fedpeft.device.edge.home import Home
+from fedpeft.device.edge.policy import ANYTIME
+from fedpeft.device.edge.training import Trainer
+from fedpeft.device.folders import EVERYBODY, LATEST, NOBODY, adapter_folder, base_folder, find_run
+from fedpeft.errors import FedpeftError
+
+AtHome = Annotated[Path, typer.Option("--home", help="The device's private folder; made when missing.")]
+Start = Annotated[str, typer.Option("--user", help=f"Whose adapter of the run to start from; {NOBODY!r} for none.")]
+_KEYS = ("text", "time", "conversation", "mine")
+
+
+def open_client(home: Path, run: str = LATEST, runs: Path = Path("runs"), user: str = EVERYBODY) -> EdgeClient:
+    """Open a device over a run's bundles.
+
+    Raises
+    ------
+    FedpeftError
+        When there is no such run, or a bundle or the store is refused.
+    """
+    folder = find_run(run, runs)
+    start = None if user == NOBODY else adapter_folder(folder, user)
+    return EdgeClient(home, base_folder(folder), start)
+
+
+def torch_trainer() -> Trainer:
+    """Return what trains with torch.
+
+    Raises
+    ------
+    FedpeftError
+        When torch is not installed.
+    """
+    try:
+        from fedpeft.personalization.on_device import OnDevice
+    except ImportError as error:
+        raise FedpeftError(
+            "training", f"no {error.name}", "the libraries that train", "pip install 'fedpeft[train]'"
+        ) from error
+    return OnDevice()
+
+
+def consent(
+    home: AtHome,
+    given: Annotated[bool, typer.Option("--give/--withdraw", help="Agree, or take it back.")],
+    as_json: AsJson = False,
+) -> None:
+    """Agree that this device keeps what you write and learns from it, or take that back.
+
+    Example: fedpeft client consent --home me --give
+    """
+    kept = Home(home).store()
+    if given:
+        kept.agree()
+    else:
+        kept.withdraw()
+    line = "what you write is kept here and learnt from" if given else "nothing more is kept or learnt from"
+    _say({"consent": given}, line, as_json)
+
+
+def add(
+    home: AtHome,
+    file: Annotated[Path, typer.Argument(help="JSONL with text, time, conversation, mine, as in docs/data.md.")],
+    as_json: AsJson = False,
+) -> None:
+    """Keep messages of a file, all or none; a line without a time is of now.
+
+    Example: fedpeft client add chat.jsonl --home me
+    """
+    ids = Home(home).store().extend([_written(record, where) for _, where, record in records(file)])
+    _say({"kept": len(ids)}, f"{len(ids)} messages are kept in {home}", as_json)
+
+
+def store(home: AtHome, as_json: AsJson = False) -> None:
+    """Say what this device keeps, without its text.
+
+    Example: fedpeft client store --home me --json
+    """
+    found = Home(home).store().contents()
+    span = " to ".join(f"{datetime.fromtimestamp(t, UTC):%Y-%m-%d}" for t in (found.oldest, found.newest) if t)
+    key = {"keyring": "the system's keyring", "file": "a file", "": "none yet"}[found.keychain]
+    line = (
+        f"{found.messages} messages, {found.bytes / 1000:.1f} kB sealed{', ' if span else ''}{span}; "
+        f"key: {key}; consent: {'given' if found.consent else 'none'}"
+    )
+    _say(asdict(found), line, as_json)
+
+
+def personalize(
+    home: AtHome,
+    user: Start = EVERYBODY,
+    run: Run = LATEST,
+    runs: Runs = Path("runs"),
+    now: Annotated[bool, typer.Option("--now", help="Whatever the policy says.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train the personal adapter on what this device keeps, on top of a run's adapter.
+
+    Example: fedpeft client personalize --home me --now
+    """
+    client = open_client(home, run, runs, user)
+    with Console(stderr=True).status("learning"):
+        learned = client.personalize(torch_trainer(), ANYTIME if now else None)
+    line = (
+        f"learnt from {learned.messages} messages in {learned.seconds:.0f} s: "
+        f"loss on the latest {learned.before:.3f} → {learned.after:.3f} nats a token, gate {learned.gate:g}"
+    )
+    _say(asdict(learned), line, as_json)
+
+
+def forget(home: AtHome, as_json: AsJson = False) -> None:
+    """Delete every message, its key, and what was learnt from them. Consent stays as it is.
+
+    Example: fedpeft client forget --home me
+    """
+    gone = Home(home).store().forget()
+    Home(home).forget_adapters()
+    _say({"forgotten": gone}, f"{gone} messages and what was learnt from them are gone", as_json)
+
+
+def _written(record: dict[str, object], where: str) -> Written:
+    check_keys(record, _KEYS, where)
+    time = seconds(record["time"], where) if "time" in record else None
+    return Written(text_of(record, where), record.get("mine", True), str(record.get("conversation", "")), time)  # type: ignore[arg-type]  # the store checks
+
+
+def _say(facts: dict[str, object], line: str, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(facts))
+    else:
+        Console(highlight=False, soft_wrap=True).print(line)

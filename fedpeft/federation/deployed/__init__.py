@@ -1,0 +1,1 @@
+"""A federation out of simulation: the operator's side. Devices' side is ``federation.node``."""

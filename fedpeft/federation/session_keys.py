@@ -1,0 +1,91 @@
+"""What a server needs to begin a secure session: whom it trusts, and the keys under which a session is signed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fedpeft.errors import ProtocolError
+from fedpeft.federation.worker import Worker
+from fedpeft.files import write_private
+from fedpeft.methods.attached import SHARED
+from fedpeft.scenario import Scenario
+from fedpeft.secagg.trust import Manifest, Revocations, SignedManifest, Terms
+from fedpeft.secagg.trust.manifest import majority
+from fedpeft.signing.signature import SigningKey, public_bytes
+
+# A partition may alternate between two sets of tensors: payloads of even rounds, then of odd ones.
+_PARITIES: Sequence[int] = (0, 1)
+
+
+@dataclass(frozen=True)
+class SessionKeys:
+    """The server's side of trust.
+
+    Parameters
+    ----------
+    federation : str
+    authority : bytes
+        The registry's public key.
+    operator : SigningKey
+        Signs manifests.
+    server : SigningKey
+        Signs requests; the manifest names it.
+    counter : Path
+        File with the number of the last session.
+    revoked : Revocations
+    """
+
+    federation: str
+    authority: bytes
+    operator: SigningKey
+    server: SigningKey
+    counter: Path
+    revoked: Revocations = field(default_factory=Revocations)
+
+    def session(self, worker: Worker, run: str) -> SignedManifest:
+        """Sign a manifest for what is left of a run; sessions are numbered, and clients never go back to one.
+
+        Raises
+        ------
+        ProtocolError
+            When the counter is damaged: to guess would let clients be led back to an earlier session.
+        """
+        number = self._last() + 1
+        write_private(self.counter, str(number).encode())
+        return SignedManifest.of(self._manifest(worker, f"{run}/{number}"), self.operator)
+
+    def _last(self) -> int:
+        if not self.counter.exists():
+            return 0
+        text = self.counter.read_text(encoding="ascii", errors="replace")
+        if not text.isascii() or not text.isdigit():
+            raise ProtocolError(f"session counter {self.counter}", text[:20], "a number", "write the last session's")
+        return int(text)
+
+    def _manifest(self, worker: Worker, run: str) -> Manifest:
+        scenario = worker.scenario
+        return Manifest(
+            federation=self.federation,
+            run=run,
+            server=public_bytes(self.server).hex(),
+            terms=terms(worker, scenario),
+            rounds=scenario.federation.rounds,
+            corrupt=scenario.channel.corrupt,
+            dropout=scenario.channel.dropout,
+            schema=worker.attached.schemas[SHARED].digest,
+            scenario=scenario.digest,
+        )
+
+
+def terms(worker: Worker, scenario: Scenario) -> tuple[Terms, ...]:
+    """Return what is summed in a scenario: updates, and the panel's totals where there is a panel."""
+    federation, ring, panel = scenario.federation, worker.ring, worker.tally_codec.ring
+    lengths = tuple(worker.train_codec(parity).length for parity in _PARITIES)
+    least = max(majority(ring.clients, scenario.channel.corrupt), federation.minimum)
+    train = Terms("train", lengths, ring.bits, ring.range, least, ring.clients)
+    if not federation.panel:
+        return (train,)
+    few = majority(panel.clients, scenario.channel.corrupt)
+    return train, Terms("evaluate", (worker.tally_codec.length,), panel.bits, panel.range, few, panel.clients)
