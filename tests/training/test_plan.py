@@ -19,7 +19,7 @@ FULL, HALF, FOUR = Held("float32", "full"), Held("bfloat16", "full"), Held("bflo
 def counted(held: Held, thrift: Thrift, window: int) -> Footprint:
     weights = {FULL: 400, HALF: 200, FOUR: 50}[held] * 10**6
     working = 100 * 10**6 * thrift.micro_batch * window // 64
-    return Footprint(weights, 0, working // (4 if thrift.checkpointing else 1) // (2 if thrift.chunk else 1))
+    return Footprint(0, weights, 0, working // (4 if thrift.checkpointing else 1) // (2 if thrift.chunk else 1))
 
 
 def total(held: Held, thrift: Thrift, window: int = 64) -> int:
