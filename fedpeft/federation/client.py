@@ -35,9 +35,14 @@ _CLIENT, _IDENTITY, _PINNED = "client", "identity", "pinned"
 _MOST = 1 << 24
 
 
-@lru_cache(maxsize=1)
 def worker_at(scenario: str, folder: str, device: Device | None = None) -> Worker:
     """Return this process's worker; the base stays warm between messages."""
+    return _warm(scenario, folder, device)
+
+
+# Apart from what is called, because a cache tells a default that was given from one that was not.
+@lru_cache(maxsize=1)
+def _warm(scenario: str, folder: str, device: Device | None) -> Worker:
     from fedpeft.scenario import load_scenario
 
     return Worker(load_scenario(Path(scenario)), Path(folder) / STATES, device)
