@@ -135,7 +135,7 @@ HALVES = {**DESKTOP, "share": 0.5}, {**PHONE, "share": 0.5}
         (
             [DESKTOP, {**PHONE, "chunk": 8}],
             {"personalization": {"training": {"steps": 1, "distillation": {}}}},
-            "devices[phone].chunk: found 8, expected no distillation; a teacher needs all logits at once",
+            "devices[phone].chunk: found 8, expected no distillation; a live teacher needs all logits at once",
         ),
         (
             [DESKTOP, {**PHONE, "micro_batch": 16}],
