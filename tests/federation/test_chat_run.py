@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -16,8 +15,11 @@ from fedpeft.device import Runtime
 from fedpeft.device.folders import adapter_folder, base_folder
 from fedpeft.federation import simulate
 from fedpeft.federation.held_out import drawn, replies_of
+from fedpeft.federation.inprocess import resume
 from fedpeft.scenario import parse_scenario
 from fedpeft.tasks.rouge import rouge_l
+
+from .test_resume import Stops
 
 PEOPLE = {"ada": "we row at dawn", "bo": "coffee first", "cy": "the wind turns west"}
 
@@ -97,12 +99,15 @@ def test_its_report_counts_them(run: Path) -> None:
     assert "What they wrote, and what models write instead" in (run / "report.html").read_text()
 
 
-def test_another_engine_gives_the_same_bytes_and_no_replies_are_shown_when_none_are_asked_for(
+def test_a_run_that_is_stopped_and_resumed_in_another_engine_gives_the_same_bytes_and_shows_replies_only_if_asked(
     run: Path, tables: dict[str, Any], tmp_path: Path
 ) -> None:
     plain = {**tables, "samples": {"prompts": [], "people": 0, "held_out": 0}}
-    other = simulate(parse_scenario(plain), tmp_path, engine="serial")
+    with pytest.raises(KeyboardInterrupt):
+        simulate(parse_scenario(plain), tmp_path, Stops("personalize"), "serial")
+    (other,) = tmp_path.iterdir()
+    resume(other)
     assert (other / "people.jsonl").read_text() == (run / "people.jsonl").read_text()
     assert json.loads((other / "samples.json").read_text())["held_out"] == []
     adapters = [folder / "clients" / "ada" / "personal" / "adapter_model.safetensors" for folder in (run, other)]
-    assert np.array_equal(*(np.frombuffer(path.read_bytes(), np.uint8) for path in adapters))
+    assert adapters[0].read_bytes() == adapters[1].read_bytes()
