@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -54,9 +55,9 @@ def hollow(base: Base, dtype: torch.dtype, precision: str) -> Base:
     return replace(base, model=model, precision=precision)
 
 
-def empty(model: nn.Module) -> None:
-    """Move a model's floating-point parameters to the ``meta`` device in place; whoever holds one holds it still."""
-    for parameter in dict.fromkeys(model.parameters()):
+def empty(parameters: Iterable[nn.Parameter]) -> None:
+    """Move floating-point parameters to the ``meta`` device in place; whoever holds one holds it still."""
+    for parameter in dict.fromkeys(parameters):
         if parameter.is_floating_point():
             torch.utils.swap_tensors(parameter, nn.Parameter(parameter.detach().to(_META), parameter.requires_grad))
 

@@ -16,6 +16,7 @@ without its hooks it is what it was. Modules compute in float32 over a base of a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -176,6 +177,9 @@ class Hooked(Attachment):
 
 def in_float32(module: nn.Module, value: Tensor) -> Tensor:
     """Apply a float32 module to a tensor of any precision."""
-    with torch.autocast(value.device.type, enabled=False):
+    kind = value.device.type
+    # Where steps are counted on shapes alone nothing is cast: the ``meta`` device cannot.
+    castable = torch.amp.is_autocast_available(kind)
+    with torch.autocast(kind, enabled=False) if castable else nullcontext():
         result: Tensor = module(value.float())
     return result

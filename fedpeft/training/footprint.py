@@ -95,7 +95,9 @@ class Rehearsal:
         own = None if private is None else private.over(held.precision)
         self._attached = Attached(base, method.over(held.precision), own, seed=0)
         self._task = task.over(base)
-        empty(self._attached.model)
+        for slot in self._attached.slots:  # what is trained need not be a part of the model, as prompts are not
+            empty(self._attached.parameters(slot))
+        empty(self._attached.model.parameters())
 
     def footprint(self, training: Training, slot: str, batch: Batch | None = None) -> Footprint:
         """Count one step.
