@@ -13,7 +13,7 @@ from fedpeft.errors import FedpeftError, nearest
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from fedpeft.compare.advice import Advice, Plan
+    from fedpeft.compare.advice import Advice, Proposal
 
 _TASKS = ("next_word", "classification")
 _PRIVACIES = ("none", "secure", "dp")
@@ -30,7 +30,7 @@ def advise(
     devices: Annotated[str, typer.Option(help="same or mixed; the memory is then the weakest one's.")] = "same",
     classes: Annotated[int | None, typer.Option(min=2, help="Of a classification; as measured by default.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Examples per step; as measured by default.")] = None,
-    length: Annotated[int | None, typer.Option(min=2, help="Tokens per example; as measured by default.")] = None,
+    length: Annotated[int | None, typer.Option(min=8, help="Tokens per example; as measured by default.")] = None,
     from_: Annotated[
         Path | None, typer.Option("--from", help="A folder of comparisons; fedpeft's own by default.")
     ] = None,
@@ -104,11 +104,11 @@ def _shown(advice: Advice) -> RenderableType:
     parts.append(Padding(table, (1, 0)))
     if advice.others:
         others = (f"{_named(p)}, {size(p.bytes_up)}, gain {percent(p.gain, 0)}" for p in advice.others)
-        parts.append(Text(f"next: {'; '.join(others)}", style="dim"))
+        parts.append(Text(f"next, memory not counted: {'; '.join(others)}", style="dim"))
     return Group(*parts, Padding(Text(advice.scenario.rstrip()), (1, 1)))
 
 
-def _named(plan: Plan) -> str:
+def _named(plan: Proposal) -> str:
     settings = [f"{key} {value}" for key, value in plan.method.items() if key in ("rank", "size", "length")]
     rule = [] if plan.partition == "all" else [f"partition {plan.partition}"]
     head = ["private head"] if plan.head == "private" else []

@@ -57,26 +57,33 @@ class Evidence(Value):
     peak_mb: float | None
 
 
-class Plan(Value):
-    """One way to do it."""
+class Proposal(Value):
+    """A method, its size and its rule, and what is sent."""
 
     method: dict[str, Any] = Field(description="A scenario's [method] table.")
     rate: float
     partition: str = Field(description="Of the factors: all, alternate or ffa.")
     head: str = Field(description="shared or private, for classification.")
-    dtype: str
-    precision: str
-    chunk: int | None
-    checkpointing: bool
-    batch: int
     trainable: int
     share: float = Field(description="trainable / numbers of the base.")
     bytes_up: int
     bytes_down: int
     adapter_bytes: int
-    memory_bytes: int = Field(description="Estimated, see fedpeft.compare.estimate.")
     gain: float = Field(description="Expected share of full fine-tuning's gain; measured times the assumed factors.")
     measured: bool = Field(description="Whether exactly this method and size were measured, everything shared.")
+
+
+class Plan(Proposal):
+    """One way to do it, memory included."""
+
+    dtype: str
+    precision: str
+    chunk: int | None
+    checkpointing: bool
+    batch: int
+    micro_batch: int | None = Field(None, description="Examples in memory at once, where fewer than the batch.")
+    window: int = Field(description="Tokens of an example.")
+    memory_bytes: int = Field(description="Of the process; counted on shapes, see fedpeft.training.footprint.")
 
 
 class Advice(Value):
@@ -86,6 +93,6 @@ class Advice(Value):
     plan: Plan = Field(description="What fits best; where nothing fits, what comes nearest.")
     reasons: list[str]
     binding: list[str] = Field(description="The limits that the plan breaks: memory, uplink.")
-    others: list[Plan] = Field(description="The next best that fit.")
+    others: list[Proposal] = Field(description="The next best that may be sent; their memory is not counted.")
     evidence: list[Evidence]
     scenario: str = Field(description="The tables of a scenario file.")

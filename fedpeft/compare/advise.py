@@ -1,8 +1,9 @@
 """Choose a method, its size and its rule for a base, a device and a link, from a measured comparison.
 
 1. Every measured method is attached to the base in question and counted, also at smaller sizes.
-2. What does not fit is left out: bytes sent, memory (estimated, with the cheapest of the ways to save it that
-   suffices), and under differential privacy all whose mean is not linear, because noise in two factors multiplies.
+2. What does not fit is left out: bytes sent, memory (counted on the base, with the gentlest of the ways to save it that
+   suffices: :mod:`fedpeft.training.plan`), and under differential privacy all whose mean is not linear, because noise
+   in two factors multiplies.
 3. Of what fits, the cheapest to send is taken that keeps at least ``KEEP`` of the best gain; sizes smaller than the
    measured one only if no measured one does. Under differential privacy less is kept: noise grows with the square root
    of the numbers sent, the change they make does not.
@@ -15,36 +16,38 @@ clients' own. It is multiplied by what was not measured here but is known or ass
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import log
+from typing import Any
 
 import torch
 
-from fedpeft.base import load_base
-from fedpeft.compare.advice import Advice, Evidence, Plan, Wish
+from fedpeft.base import Base, load_base
+from fedpeft.compare.advice import Advice, Evidence, Plan, Proposal, Wish
 from fedpeft.compare.candidates import Candidate, candidates
-from fedpeft.compare.estimate import CHUNK, Thrift, memory
 from fedpeft.compare.evidence import closest
 from fedpeft.compare.reasons import Found, reasons, tables
-from fedpeft.compare.row import FULL, Comparison, Shape
-from fedpeft.compare.shape import shape_of
+from fedpeft.compare.row import FULL, Comparison
+from fedpeft.compare.within import within
+from fedpeft.training.plan import Choice
 
 KEEP = {"none": 0.9, "secure": 0.9, "dp": 0.75}
 """Share of the best gain that a cheaper method has to keep."""
 RULE = {"all": 1.0, "alternate": 0.92, "ffa": 0.79}
 HALVED, PRIVATE_HEAD = 0.95, 0.8
+LEAST = 8
+"""Tokens of the shortest window that a scenario may have."""
+TRIED = 6
+"""Methods that memory is counted for, in the order of preference, until one fits."""
 _OTHERS, _SHOWN = 3, 6
 
 
 @dataclass(frozen=True)
 class _Option:
-    """A candidate with the memory it is estimated to take and the gain it is expected to bring."""
+    """A candidate with the gain it is expected to bring."""
 
     candidate: Candidate
-    thrift: Thrift
-    batch: int
-    memory: int
     gain: float
 
 
@@ -68,35 +71,32 @@ def advise(wish: Wish, comparisons: Sequence[Comparison]) -> Advice:
     if wish.task == "classification":
         labels = wish.classes or known.shape.vocabulary
     base = load_base(wish.base, "float32", labels=labels)
-    batch, length = wish.batch or known.batch, wish.length or known.shape.length
-    predictions = batch if labels else batch * (length - 1)
-    shape = shape_of(base, batch, length, predictions)
+    batch, length = wish.batch or known.batch, wish.length or max(known.shape.length, LEAST)
     share = nearest_share(known, wish.examples)
-    options = [
-        _option(candidate, wish, shape, known, share)
-        for candidate in candidates(base, known.rows)
-        if allowed(candidate, wish)
-    ]
-    fitting = [option for option in options if not _broken(option, wish)]
+    options = [_option(candidate, share) for candidate in candidates(base, known.rows) if allowed(candidate, wish)]
+    sent = [option for option in options if not _too_large(option, wish)]
     # A private head is the last resort: what it learns is not shared.
-    shared = [option for option in fitting if option.candidate.head == "shared"]
-    chosen = _ranked(shared or fitting, wish)
-    best = chosen[0] if chosen else min(options, key=lambda option: _overshoot(option, wish))
+    shared = [option for option in sent if option.candidate.head == "shared"]
+    ranked = _ranked(shared or sent, wish) or sorted(options, key=lambda o: o.candidate.bytes_up)[:1]
+    best, choice = _fitting(base, ranked, batch, length, wish.memory)
+    broken = _broken(best, choice, wish)
     found = Found(
-        plan=_plan(best, shape),
+        plan=_plan(best, choice, base, batch),
         wish=wish,
         comparison=known,
         share=share,
-        best=_plan(max(options, key=lambda option: option.gain), shape),
+        best=Proposal(**_proposal(max(options, key=lambda option: option.gain), base)),
         row=best.candidate.row,
         linear=best.candidate.linear,
+        shortened=choice.window < length,
     )
+    after = [] if broken else ranked[ranked.index(best) + 1 :]
     return Advice(
-        fits=bool(chosen),
+        fits=not broken,
         plan=found.plan,
-        reasons=reasons(found, bool(chosen), _broken(best, wish), _least(options)),
-        binding=_broken(best, wish),
-        others=[_plan(option, shape) for option in _distinct(chosen[1:], best)],
+        reasons=reasons(found, broken, min(option.candidate.bytes_up for option in options)),
+        binding=broken,
+        others=[Proposal(**_proposal(option, base)) for option in _distinct(after, best)[:_OTHERS]],
         evidence=_evidence(known, share, best),
         scenario=tables(found),
     )
@@ -114,56 +114,42 @@ def nearest_share(comparison: Comparison, examples: int) -> str:
     return min(own, key=lambda share: abs(log(max(own[share], 1e-9) / max(examples, 1))))
 
 
-def _option(candidate: Candidate, wish: Wish, shape: Shape, known: Comparison, share: str) -> _Option:
+def _option(candidate: Candidate, share: str) -> _Option:
     score = candidate.row.sizes[share]
     known_gains = (score.loss_share, score.gain_share, score.attainment, score.quality)
     measured = next(gain for gain in known_gains if gain is not None)
     gain = measured * RULE[candidate.partition] * HALVED**candidate.halvings
     gain *= PRIVATE_HEAD if candidate.head == "private" else 1.0
-    tried = [
-        _Option(candidate, thrift, batch, _memory(candidate, thrift, batch, shape, known), gain)
-        for thrift, batch in _thrifts(candidate, shape)
-    ]
-    return next((o for o in tried if wish.memory is None or o.memory <= wish.memory), tried[-1])
+    return _Option(candidate, gain)
 
 
-def _memory(candidate: Candidate, thrift: Thrift, batch: int, shape: Shape, known: Comparison) -> int:
-    predictions = max(1, shape.predictions * batch // shape.batch)
-    smaller = shape.model_copy(update={"batch": batch, "predictions": predictions})
-    return memory(smaller, candidate.trainable, thrift, candidate.row, known.shape)
+def _fitting(
+    base: Base, ranked: Sequence[_Option], batch: int, length: int, budget: int | None
+) -> tuple[_Option, Choice]:
+    """Return the first option that fits the memory, and how; when none does, the one that needs least.
+
+    Of each method the first is tried, of so many methods: sizes and rules hardly differ in memory.
+    """
+    least: tuple[_Option, Choice] | None = None
+    for option in _distinct(ranked)[:TRIED]:
+        choice = within(base, option.candidate, batch, length, budget)
+        if budget is None or choice.footprint.total <= budget:
+            return option, choice
+        if least is None or choice.footprint.total < least[1].footprint.total:
+            least = option, choice
+    assert least is not None  # noqa: S101 - there is at least one option
+    return least
 
 
-def _thrifts(candidate: Candidate, shape: Shape) -> Iterator[tuple[Thrift, int]]:
-    """Yield ways to train, each needing less memory than the one before."""
-    precision = candidate.method.precision
-    yield Thrift("float32", precision), shape.batch
-    dtype = "float32" if candidate.method.name == FULL else "bfloat16"
-    yield Thrift(dtype, precision), shape.batch
-    chunk = shape.predictions > CHUNK and shape.predictions > shape.batch
-    if chunk:
-        yield Thrift(dtype, precision, chunk), shape.batch
-    checkpointing = candidate.method.checkpointing
-    if checkpointing:
-        yield Thrift(dtype, precision, chunk, checkpointing), shape.batch
-    batch = shape.batch
-    while batch > 1:
-        batch //= 2
-        yield Thrift(dtype, precision, chunk, checkpointing), batch
+def _too_large(option: _Option, wish: Wish) -> bool:
+    return wish.uplink is not None and option.candidate.bytes_up > wish.uplink
 
 
-def _broken(option: _Option, wish: Wish) -> list[str]:
-    broken = []
-    if wish.uplink is not None and option.candidate.bytes_up > wish.uplink:
-        broken.append("uplink")
-    if wish.memory is not None and option.memory > wish.memory:
+def _broken(option: _Option, choice: Choice, wish: Wish) -> list[str]:
+    broken = ["uplink"] if _too_large(option, wish) else []
+    if wish.memory is not None and choice.footprint.total > wish.memory:
         broken.append("memory")
     return broken
-
-
-def _overshoot(option: _Option, wish: Wish) -> float:
-    """Return by what factor the worst limit is broken."""
-    up = option.candidate.bytes_up / wish.uplink if wish.uplink else 0.0
-    return max(up, option.memory / wish.memory if wish.memory else 0.0)
 
 
 def _ranked(options: list[_Option], wish: Wish) -> list[_Option]:
@@ -178,42 +164,46 @@ def _ranked(options: list[_Option], wish: Wish) -> list[_Option]:
     return sorted(options, key=place)
 
 
-def _distinct(options: Sequence[_Option], best: _Option) -> list[_Option]:
-    """Return the next few, each of another method."""
-    seen, kept = {best.candidate.row.method}, []
+def _distinct(options: Sequence[_Option], but: _Option | None = None) -> list[_Option]:
+    """Return the first option of each method."""
+    seen, kept = {but.candidate.row.method} if but else set(), []
     for option in options:
         if option.candidate.row.method not in seen:
             seen.add(option.candidate.row.method)
             kept.append(option)
-    return kept[:_OTHERS]
+    return kept
 
 
-def _least(options: Sequence[_Option]) -> tuple[int, int]:
-    """Return the fewest bytes sent and the least memory of any candidate."""
-    return min(o.candidate.bytes_up for o in options), min(o.memory for o in options)
-
-
-def _plan(option: _Option, shape: Shape) -> Plan:
-    c, thrift = option.candidate, option.thrift
+def _proposal(option: _Option, base: Base) -> dict[str, Any]:
+    c = option.candidate
     settings = c.method.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+    return {
+        "method": {"name": c.method.name, **settings},
+        "rate": c.method.rate,
+        "partition": c.partition,
+        "head": c.head,
+        "trainable": c.trainable,
+        "share": c.trainable / base.parameters,
+        "bytes_up": c.bytes_up,
+        "bytes_down": c.bytes_down,
+        "adapter_bytes": c.adapter_bytes,
+        "gain": option.gain,
+        "measured": c.halvings == 0 and c.partition == "all" and c.head == "shared",
+    }
+
+
+def _plan(option: _Option, choice: Choice, base: Base, batch: int) -> Plan:
+    held, thrift = choice.held, choice.thrift
     return Plan(
-        method={"name": c.method.name, **settings},
-        rate=c.method.rate,
-        partition=c.partition,
-        head=c.head,
-        dtype=thrift.dtype,
-        precision=thrift.precision,
-        chunk=CHUNK if thrift.chunk else None,
+        **_proposal(option, base),
+        dtype=held.dtype,
+        precision=held.precision,
+        chunk=thrift.chunk,
         checkpointing=thrift.checkpointing,
-        batch=option.batch,
-        trainable=c.trainable,
-        share=c.trainable / shape.parameters,
-        bytes_up=c.bytes_up,
-        bytes_down=c.bytes_down,
-        adapter_bytes=c.adapter_bytes,
-        memory_bytes=option.memory,
-        gain=option.gain,
-        measured=c.halvings == 0 and c.partition == "all" and c.head == "shared",
+        batch=batch,
+        micro_batch=thrift.micro_batch if thrift.micro_batch < batch else None,
+        window=choice.window,
+        memory_bytes=choice.footprint.total,
     )
 
 

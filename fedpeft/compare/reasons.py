@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from fedpeft.compare.advice import Plan, Wish
+from fedpeft.compare.advice import Plan, Proposal, Wish
 from fedpeft.compare.row import Comparison, Row
 from fedpeft.compare.table import QUALITY
 from fedpeft.federation.folder import to_toml
@@ -24,8 +24,10 @@ class Found:
 
     Parameters
     ----------
-    plan, best : Plan
-        The choice, and what would be taken without limits.
+    plan : Plan
+        The choice.
+    best : Proposal
+        What would be taken without limits.
     wish : Wish
     comparison : Comparison
     share : str
@@ -34,32 +36,44 @@ class Found:
         The choice's.
     linear : bool
         Whether its mean is exact.
+    shortened : bool
+        Whether its window is shorter than what was asked for.
     """
 
     plan: Plan
-    best: Plan
+    best: Proposal
     wish: Wish
     comparison: Comparison
     share: str
     row: Row
     linear: bool
+    shortened: bool
 
 
-def reasons(found: Found, fits: bool, broken: list[str], least: tuple[int, int]) -> list[str]:
-    """Return the sentences, the most important first."""
-    texts = [] if fits else [_nothing_fits(found, broken, least)]
+def reasons(found: Found, broken: list[str], least: int) -> list[str]:
+    """Return the sentences, the most important first.
+
+    Parameters
+    ----------
+    found : Found
+    broken : list of str
+        The limits that the choice breaks, which is then what breaks them least.
+    least : int
+        Bytes that the smallest candidate sends.
+    """
+    texts = [] if not broken else [_nothing_fits(found, broken, least)]
     texts += [_measured(found), *_link(found), *_memory(found), *_privacy(found), *_head(found), *_settings(found)]
     return texts
 
 
-def _nothing_fits(found: Found, broken: list[str], least: tuple[int, int]) -> str:
+def _nothing_fits(found: Found, broken: list[str], least: int) -> str:
     wish, plan = found.wish, found.plan
     told = []
     if "uplink" in broken:
-        told.append(f"uplink: {size(wish.uplink)} allowed, the least any method sends is {size(least[0])}")
+        told.append(f"uplink: {size(wish.uplink)} allowed, the least any method sends is {size(least)}")
     if "memory" in broken:
         told.append(
-            f"memory: {size(wish.memory)} allowed, the least any method is estimated to take is {size(least[1])}"
+            f"memory: {size(wish.memory)} allowed; the least that is estimated to do is {size(plan.memory_bytes)}"
         )
     return f"Nothing fits. What binds is {'; '.join(told)}. Nearest is {plan.method['name']}."
 
@@ -98,18 +112,22 @@ def _link(found: Found) -> list[str]:
 def _memory(found: Found) -> list[str]:
     plan, wish = found.plan, found.wish
     limit = f" of {size(wish.memory)}" if wish.memory else ""
-    texts = [f"Training takes about {size(plan.memory_bytes)}{limit}: an estimate, not a measurement."]
+    texts = [f"Training takes about {size(plan.memory_bytes)}{limit}: an estimate from its shapes, not a measurement."]
     ways = []
     if plan.dtype == "bfloat16":
         ways.append("a base in bfloat16")
-    if plan.precision == "nf4":
-        ways.append("its linear layers in 4 bits")
+    if plan.precision != "full":
+        ways.append(f"its linear layers in {'4' if plan.precision == 'nf4' else '8'} bits")
     if plan.chunk:
         ways.append(f"logits of {plan.chunk} predictions at a time")
     if plan.checkpointing:
         ways.append("activations computed again in the backward pass")
+    if plan.micro_batch:
+        ways.append(f"{plan.micro_batch} of a step's {plan.batch} examples at a time")
+    if found.shortened:
+        ways.append(f"examples of {plan.window} tokens")
     if wish.memory and ways:
-        texts.append(f"To stay within it: {', '.join(ways)}, batches of {plan.batch}.")
+        texts.append(f"To stay within it: {', '.join(ways)}.")
     if wish.mixed:
         texts.append("Devices differ: the memory is the weakest one's, because all clients train the same tensors.")
     return texts
@@ -162,7 +180,14 @@ def tables(found: Found) -> str:
         training["chunk"] = plan.chunk
     if plan.checkpointing:
         training["checkpointing"] = True
-    parts: dict[str, dict[str, Any]] = {"base": {"name": wish.base, "dtype": plan.dtype}, "method": plan.method}
+    if plan.micro_batch:
+        training["micro_batch"] = plan.micro_batch
+    held = {"dtype": plan.dtype} if plan.precision == "full" else {"dtype": plan.dtype, "precision": plan.precision}
+    parts: dict[str, dict[str, Any]] = {
+        "base": {"name": wish.base, **held},
+        "data": {"window": plan.window},
+        "method": plan.method,
+    }
     parts["training"] = training
     if wish.task == "classification":
         parts = {"task": {"kind": wish.task, "head": plan.head}, **parts}

@@ -101,7 +101,7 @@ class Reference(Value):
 
 
 class Shape(Value):
-    """The sizes that memory depends on; see :mod:`~fedpeft.compare.estimate`."""
+    """The sizes that memory depends on; as a comparison records them."""
 
     parameters: int
     linear: int = Field(description="Numbers in the linear layers that quantization packs.")

@@ -100,6 +100,15 @@ def thrifts(
     return ways
 
 
+def thriftiest(ways: Sequence[Thrift]) -> list[Thrift]:
+    """Return the ways of which one needs least: the last, and the last that takes a step whole.
+
+    Parts of a step add a gradient of everything that is trained, which may be more than they save.
+    """
+    whole = [way for way in ways if way.micro_batch == ways[0].micro_batch]
+    return list(dict.fromkeys([whole[-1], ways[-1]]))
+
+
 def plan(
     budget: int,
     helds: Sequence[Held],
@@ -126,15 +135,15 @@ def plan(
     least = None
     for window in windows:
         for held in helds:
-            thriftiest = Choice(held, ways[-1], window, count(held, ways[-1], window))
-            if least is None or thriftiest.footprint.total < least.footprint.total:
-                least = thriftiest
-            if thriftiest.footprint.total > budget:
+            ends = [Choice(held, way, window, count(held, way, window)) for way in thriftiest(ways)]
+            smallest = min(ends, key=lambda choice: choice.footprint.total)
+            if least is None or smallest.footprint.total < least.footprint.total:
+                least = smallest
+            if smallest.footprint.total > budget:
                 continue
-            for choice in _counted(held, ways[:-1], window, count):
+            for choice in _counted(held, ways, window, count):
                 if choice.footprint.total <= budget:
                     return choice
-            return thriftiest
     assert least is not None  # noqa: S101 - there is at least one way
     raise FedpeftError(
         "training.memory",

@@ -71,10 +71,12 @@ def test_with_few_examples_the_measurement_with_few_is_read(known: Comparison) -
 
 
 def test_little_memory_is_met_by_thrift_that_the_scenario_then_names(known: Comparison) -> None:
-    plenty, little = ask(known, memory=2_000_000_000), ask(known, memory=448_000_000)
-    assert plenty.plan.dtype == "float32" and not plenty.plan.checkpointing
-    assert little.fits and little.plan.memory_bytes <= 448_000_000
-    assert little.plan.dtype == "bfloat16"
+    plenty = ask(known, memory=2_000_000_000)
+    assert (plenty.plan.dtype, plenty.plan.chunk, plenty.plan.checkpointing) == ("float32", None, False)
+    budget = plenty.plan.memory_bytes - 1
+    little = ask(known, memory=budget)
+    assert little.fits and little.plan.memory_bytes <= budget and little.plan.chunk
+    assert tomllib.loads(little.scenario)["training"]["chunk"] == little.plan.chunk
     assert any("estimate" in text for text in little.reasons)
 
 
@@ -90,7 +92,7 @@ def test_mixed_devices_are_told_that_the_weakest_decides(known: Comparison) -> N
     assert any("weakest" in text for text in ask(known, mixed=True, memory=10**9).reasons)
 
 
-@pytest.mark.parametrize("wish", [{}, {"uplink": 200_000}, {"privacy": "dp"}, {"memory": 448_000_000}])
+@pytest.mark.parametrize("wish", [{}, {"uplink": 200_000}, {"privacy": "dp"}, {"memory": 500_000_000}])
 def test_the_scenario_it_writes_is_valid(known: Comparison, wish: dict[str, Any]) -> None:
     tables = tomllib.loads(ask(known, **wish).scenario)
     scenario = parse_scenario({"name": "advised", **tables})

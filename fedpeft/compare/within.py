@@ -1,0 +1,98 @@
+"""Fit a candidate into a device's memory: counted on the base in question by the memory plan, not by a formula."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, cast
+
+import torch
+
+from fedpeft.base import Base
+from fedpeft.compare.candidates import Candidate
+from fedpeft.compare.row import FULL
+from fedpeft.data.federation import Federation
+from fedpeft.data.labelled import LabelledFederation
+from fedpeft.methods.attached import SHARED
+from fedpeft.tasks import Batch, Task
+from fedpeft.tasks.classification import Classification
+from fedpeft.tasks.next_word import NextWord
+from fedpeft.training import Training
+from fedpeft.training.footprint import Footprint, Held, Rehearsal
+from fedpeft.training.plan import Choice, Thrift, plan, thriftiest, thrifts
+
+SHORTEST = 16
+"""Tokens of an example below which windows are not shortened."""
+
+
+def within(base: Base, candidate: Candidate, batch: int, length: int, budget: int | None) -> Choice:
+    """Return how to train a candidate so that it fits; what needs least when nothing does.
+
+    Parameters
+    ----------
+    base : Base
+        In full float32, with nothing attached.
+    candidate : Candidate
+    batch, length : int
+        Examples of a step, and tokens of each.
+    budget : int or None
+        Bytes of a client's process; without any, plain training is counted.
+    """
+    helds, ways = _helds(candidate), _ways(base, candidate, batch)
+    windows = [length]
+    while windows[-1] >= 2 * SHORTEST:
+        windows.append(windows[-1] // 2)
+    count = _counter(base, candidate, batch)
+    # The two ends are asked first: where memory is plenty one step is counted, where nothing fits three, of dozens.
+    plain = Choice(helds[0], ways[0], windows[0], count(helds[0], ways[0], windows[0]))
+    if budget is None or plain.footprint.total <= budget:
+        return plain
+    ends = [Choice(helds[-1], way, windows[-1], count(helds[-1], way, windows[-1])) for way in thriftiest(ways)]
+    least = min(ends, key=lambda choice: choice.footprint.total)
+    return least if least.footprint.total > budget else plan(budget, helds, ways, windows, count)
+
+
+def _ways(base: Base, candidate: Candidate, batch: int) -> list[Thrift]:
+    training = Training(steps=1, batch=batch)
+    return thrifts(training, chunks=base.labels is None, checkpoints=candidate.method.checkpointing)
+
+
+def _helds(candidate: Candidate) -> list[Held]:
+    """Return how the base may be held, from what was measured on."""
+    method = candidate.method
+    if method.name == FULL:
+        return [Held("float32", "full")]
+    if method.precision != "full":
+        return [Held(dtype, method.precision) for dtype in ("float32", "bfloat16")]
+    return [Held("float32", "full"), *(Held("bfloat16", precision) for precision in ("full", "int8", "nf4"))]
+
+
+def _counter(base: Base, candidate: Candidate, batch: int) -> Callable[[Held, Thrift, int], Footprint]:
+    """Return a function that counts a way on the base, each once."""
+    task = _task(base)
+
+    @cache
+    def rehearsal(held: Held) -> Rehearsal:
+        return Rehearsal(task, held, candidate.method)
+
+    @cache
+    def count(held: Held, thrift: Thrift, window: int) -> Footprint:
+        training = thrift.of(Training(steps=1, batch=batch))
+        return rehearsal(held).footprint(training, SHARED, _fullest(base, batch, window))
+
+    return count
+
+
+def _task(base: Base) -> Task[Any]:
+    """Return a task that reads batches alone; nobody's data is opened."""
+    if base.labels is None:
+        return NextWord(base, cast(Federation, None), SHORTEST)
+    return Classification(base, cast(LabelledFederation, None), SHORTEST)
+
+
+def _fullest(base: Base, batch: int, window: int) -> Batch:
+    """Return a batch as :meth:`~fedpeft.tasks.Task.fullest` makes it, of any window."""
+    ids = torch.zeros(batch, window, dtype=torch.int64)
+    if base.labels is None:
+        return Batch(ids, ids)
+    return Batch(ids, torch.tensor([0, 0, base.labels]).repeat(batch, 1), torch.ones_like(ids))
