@@ -29,6 +29,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         get_peft_model(base.model, config).save_pretrained(tmp_path / "peft")
         (run / folder).parent.mkdir(parents=True)
         Adapter.load(tmp_path / "peft", base.fingerprint).save(run / folder)
+    (run / "scenario.json").write_text(json.dumps({"name": "keyboard"}))
     (run / "run.json").write_text(json.dumps({"started": "2026-01-01T00:00:00+00:00"}))
     return tmp_path
 

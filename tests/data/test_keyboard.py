@@ -85,7 +85,7 @@ def test_the_split_is_the_same_in_another_process_with_another_hash_seed():
 )
 def test_an_unknown_federation_is_refused_with_what_was_probably_meant(name, remedy):
     with pytest.raises(
-        DataError, match=r"data\.federation: found .*'keyboard', a folder of JSONL files, or"
+        DataError, match=r"data\.federation: found .*'keyboard', 'shakespeare', a folder of JSONL files, or"
     ) as refused:
         load_federation(name)
     assert refused.value.value == name

@@ -49,7 +49,7 @@ def everything(run: Path) -> dict[str, bytes]:
     return {str(path.relative_to(run)): path.read_bytes() for path in wanted if path.is_file()}
 
 
-@pytest.mark.parametrize("stage", ["round 1", "round 2", "validate 2", "personalize", "wrong user"])
+@pytest.mark.parametrize("stage", ["round 2", "validate 2", "wrong user"])
 def test_a_stopped_run_ends_bit_equal_to_an_uninterrupted_one(
     stage: str, smoke_run: Path, tmp_path: Path, repository: Path
 ) -> None:
