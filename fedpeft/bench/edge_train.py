@@ -15,6 +15,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 from fedpeft.base.load import prepare_base
@@ -25,7 +26,7 @@ from fedpeft.errors import FedpeftError
 _BASE = "smollm2-135m"
 _THRIFT = (("checkpointing", True), ("chunk", 64))
 _8BIT = (("optimizer", "adamw8bit"),)
-_PAIRS = 2
+_AT_ONCE = 3
 
 
 def _ways(full: bool) -> list[Way]:
@@ -50,16 +51,16 @@ def _ways(full: bool) -> list[Way]:
 
 
 def run(full: bool = False) -> Result:
-    """Fine-tune in every way, two processes at a time; here meanwhile predict, and train for quality."""
+    """Fine-tune in every way, three processes at a time; here meanwhile predict, and train for quality."""
     for dtype in ("float32", "bfloat16"):
         prepare_base(_BASE, dtype)
     ways, judge = _ways(full), _BASE if full else "keyboard"
-    with ThreadPoolExecutor(_PAIRS) as pool:
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
         measuring = {way.name: pool.submit(_measured, way) for way in ways}
         predicted = {way.name: predicted_mb(way) for way in ways}
-        best = measure(Way("lora quality", judge, steps=50, scored=64))["score"]
-        packed = Way("nf4 quality", judge, dtype="bfloat16", precision="nf4", steps=50, scored=64)
-        quantized = measure(packed)["score"]
+        judged = Way("lora quality", judge, steps=50, length=64, scored=64)
+        best = measure(judged)["score"]
+        quantized = measure(replace(judged, name="nf4 quality", dtype="bfloat16", precision="nf4"))["score"]
         found = {name: future.result() for name, future in measuring.items()}
     rival, nf4, bf16 = found["full"], found["nf4"], found["bf16"]
     errors = {name: predicted[name] / found[name]["peak_mb"] - 1 for name in found if found[name]["peak_mb"]}
