@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from fedpeft.cli import main
+
 FEDPEFT = [sys.executable, "-m", "fedpeft"]
 
 
@@ -41,14 +43,19 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_input_ends_with_one_line_and_exit_code_2(case: str, repository: Path) -> None:
+def test_bad_input_ends_with_one_line_and_exit_code_2(
+    case: str, repository: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     arguments, expected = BAD[case]
-    done = fedpeft(*arguments, cwd=repository)
-    assert done.returncode == 2, done.stderr
-    assert expected in done.stderr
-    assert "Traceback" not in done.stderr
-    assert len([line for line in done.stderr.splitlines() if line.startswith("error")]) == 1
-    assert done.stdout == ""
+    monkeypatch.chdir(repository)
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    out, err = capfd.readouterr()
+    assert ended.value.code == 2, err
+    assert expected in err
+    assert "Traceback" not in err
+    assert len([line for line in err.splitlines() if line.startswith("error")]) == 1
+    assert out == ""
 
 
 def test_a_broken_toml_names_file_and_line(tmp_path: Path) -> None:
