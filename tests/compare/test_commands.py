@@ -90,7 +90,14 @@ def test_ctrl_c_keeps_what_is_finished_and_the_same_command_goes_on(scenario: Pa
     out = tmp_path / "out"
     command = [*COMMAND, "compare", str(scenario), "--methods", "ia3,bitfit", "--sizes", "1", "--out", str(out)]
     pieces = out / "tiny.pieces.jsonl"
-    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # Whoever started the tests in the background may have told them, and so their children, to ignore Ctrl-C.
+    running = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+    )
     while not pieces.exists() or len(pieces.read_text().splitlines()) < 4:
         assert running.poll() is None
         time.sleep(0.05)
