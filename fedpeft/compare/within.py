@@ -19,7 +19,7 @@ from fedpeft.tasks.classification import Classification
 from fedpeft.tasks.next_word import NextWord
 from fedpeft.training import Training
 from fedpeft.training.footprint import Footprint, Held, Rehearsal
-from fedpeft.training.plan import Choice, Thrift, plan, thriftiest, thrifts
+from fedpeft.training.plan import Choice, Thrift, plan, smallest, thrifts
 
 SHORTEST = 16
 """Tokens of an example below which windows are not shortened."""
@@ -47,8 +47,7 @@ def within(base: Base, candidate: Candidate, batch: int, length: int, budget: in
     plain = Choice(helds[0], ways[0], windows[0], count(helds[0], ways[0], windows[0]))
     if budget is None or plain.footprint.total <= budget:
         return plain
-    ends = [Choice(helds[-1], way, windows[-1], count(helds[-1], way, windows[-1])) for way in thriftiest(ways)]
-    least = min(ends, key=lambda choice: choice.footprint.total)
+    least = smallest(helds[-1], ways, windows[-1], count)
     return least if least.footprint.total > budget else plan(budget, helds, ways, windows, count)
 
 

@@ -10,8 +10,9 @@ Nothing here depends on a client's text or on the machine: the fullest batch is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from fedpeft.errors import FedpeftError
@@ -100,13 +101,16 @@ def thrifts(
     return ways
 
 
-def thriftiest(ways: Sequence[Thrift]) -> list[Thrift]:
-    """Return the ways of which one needs least: the last, and the last that takes a step whole.
+def smallest(
+    held: Held, ways: Sequence[Thrift], window: int, count: Callable[[Held, Thrift, int], Footprint]
+) -> Choice:
+    """Return the way that needs least: the last, or the last that takes a step whole.
 
     Parts of a step add a gradient of everything that is trained, which may be more than they save.
     """
     whole = [way for way in ways if way.micro_batch == ways[0].micro_batch]
-    return list(dict.fromkeys([whole[-1], ways[-1]]))
+    ends = dict.fromkeys([whole[-1], ways[-1]])
+    return min((Choice(held, way, window, count(held, way, window)) for way in ends), key=lambda c: c.footprint.total)
 
 
 def plan(
@@ -132,16 +136,16 @@ def plan(
     FedpeftError
         When nothing fits; it says how much the least needs.
     """
-    least = None
+    once, least = cache(count), None
     for window in windows:
         for held in helds:
-            ends = [Choice(held, way, window, count(held, way, window)) for way in thriftiest(ways)]
-            smallest = min(ends, key=lambda choice: choice.footprint.total)
-            if least is None or smallest.footprint.total < least.footprint.total:
-                least = smallest
-            if smallest.footprint.total > budget:
+            end = smallest(held, ways, window, once)
+            if least is None or end.footprint.total < least.footprint.total:
+                least = end
+            if end.footprint.total > budget:
                 continue
-            for choice in _counted(held, ways, window, count):
+            for way in ways:
+                choice = Choice(held, way, window, once(held, way, window))
                 if choice.footprint.total <= budget:
                     return choice
     assert least is not None  # noqa: S101 - there is at least one way
@@ -152,13 +156,6 @@ def plan(
         f"that is {least.held.dtype}, {least.held.precision}, {least.window} tokens, "
         f"{least.thrift.micro_batch} at once; shorten data.window or take a smaller base",
     )
-
-
-def _counted(
-    held: Held, ways: Sequence[Thrift], window: int, count: Callable[[Held, Thrift, int], Footprint]
-) -> Iterator[Choice]:
-    for way in ways:
-        yield Choice(held, way, window, count(held, way, window))
 
 
 def megabytes(size: int) -> str:
