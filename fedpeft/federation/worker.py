@@ -113,7 +113,7 @@ class Worker:
         if client not in self._splits:
             if client not in self.client_ids:
                 raise DataError("client", client, "a client of the federation", nearest(client, self.client_ids))
-            self._splits[client] = self.task.splits(client)
+            self._splits[client] = self.fleet.splits(client)
         return self._splits[client]
 
     def role(self, round_: int, name: str) -> Role:
