@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from fedpeft.cli import edge
+from fedpeft.cli import edge, versions
 from fedpeft.cli.options import on_signals
 from fedpeft.files import write_whole
 
@@ -17,6 +17,8 @@ client = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mod
 
 for verb in (edge.consent, edge.add, edge.store, edge.personalize, edge.forget):
     client.command()(verb)
+for of_versions in (versions.fetch, versions.migrate, versions.rollback):
+    client.command()(of_versions)
 
 _Identity = Annotated[Path, typer.Option("--identity", help="Folder of the key and the certificate.")]
 _Pinned = Annotated[Path, typer.Option("--pinned", help="pinned.json, as the app has it.")]

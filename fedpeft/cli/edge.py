@@ -19,6 +19,7 @@ from fedpeft.device.edge.home import Home
 from fedpeft.device.edge.policy import ANYTIME
 from fedpeft.device.edge.training import Trainer
 from fedpeft.device.folders import EVERYBODY, LATEST, NOBODY, adapter_folder, base_folder, find_run
+from fedpeft.device.versions.installed import Installed
 from fedpeft.errors import FedpeftError
 
 AtHome = Annotated[Path, typer.Option("--home", help="The device's private folder; made when missing.")]
@@ -27,13 +28,16 @@ _KEYS = ("text", "time", "conversation", "mine")
 
 
 def open_client(home: Path, run: str = LATEST, runs: Path = Path("runs"), user: str = EVERYBODY) -> EdgeClient:
-    """Open a device over a run's bundles.
+    """Open a device over what was fetched into its home, or over a run's bundles where a run is named or nothing was.
 
     Raises
     ------
     FedpeftError
         When there is no such run, or a bundle or the store is refused.
     """
+    fetched = Installed(home).current() if run == LATEST and user in (NOBODY, EVERYBODY) else None
+    if fetched is not None:
+        return EdgeClient(home, fetched.base, None if user == NOBODY else fetched.adapter, trusted=fetched.trusted)
     folder = find_run(run, runs)
     start = None if user == NOBODY else adapter_folder(folder, user)
     return EdgeClient(home, base_folder(folder), start)
@@ -71,7 +75,7 @@ def consent(
     else:
         kept.withdraw()
     line = "what you write is kept here and learnt from" if given else "nothing more is kept or learnt from"
-    _say({"consent": given}, line, as_json)
+    say({"consent": given}, line, as_json)
 
 
 def add(
@@ -84,7 +88,7 @@ def add(
     Example: fedpeft client add chat.jsonl --home me
     """
     ids = Home(home).store().extend([_written(record, where) for _, where, record in records(file)])
-    _say({"kept": len(ids)}, f"{len(ids)} messages are kept in {home}", as_json)
+    say({"kept": len(ids)}, f"{len(ids)} messages are kept in {home}", as_json)
 
 
 def store(home: AtHome, as_json: AsJson = False) -> None:
@@ -99,7 +103,7 @@ def store(home: AtHome, as_json: AsJson = False) -> None:
         f"{found.messages} messages, {found.bytes / 1000:.1f} kB sealed{', ' if span else ''}{span}; "
         f"key: {key}; consent: {'given' if found.consent else 'none'}"
     )
-    _say(asdict(found), line, as_json)
+    say(asdict(found), line, as_json)
 
 
 def personalize(
@@ -121,7 +125,7 @@ def personalize(
         f"learnt from {learned.messages} messages in {learned.seconds:.0f} s: "
         f"loss on the latest {learned.before:.3f} → {learned.after:.3f} nats a token, gate {learned.gate:g}"
     )
-    _say(asdict(learned), line, as_json)
+    say(asdict(learned), line, as_json)
 
 
 def forget(home: AtHome, as_json: AsJson = False) -> None:
@@ -130,8 +134,8 @@ def forget(home: AtHome, as_json: AsJson = False) -> None:
     Example: fedpeft client forget --home me
     """
     gone = Home(home).store().forget()
-    Home(home).forget_adapters()
-    _say({"forgotten": gone}, f"{gone} messages and what was learnt from them are gone", as_json)
+    Home(home).personal.clear()
+    say({"forgotten": gone}, f"{gone} messages and what was learnt from them are gone", as_json)
 
 
 def _written(record: dict[str, object], where: str) -> Written:
@@ -140,7 +144,8 @@ def _written(record: dict[str, object], where: str) -> Written:
     return Written(text_of(record, where), record.get("mine", True), str(record.get("conversation", "")), time)  # type: ignore[arg-type]  # the store checks
 
 
-def _say(facts: dict[str, object], line: str, as_json: bool) -> None:
+def say(facts: dict[str, object], line: str, as_json: bool) -> None:
+    """Print facts as one JSON object for scripts, or a line for people."""
     if as_json:
         typer.echo(json.dumps(facts))
     else:

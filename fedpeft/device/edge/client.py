@@ -90,7 +90,7 @@ class EdgeClient:
         believed = trusted if trusted is not None else [Bundle.open(base, "base").manifest.signer]
         self._trusted = frozenset(believed) | {public_bytes(self._key).hex()}
         self.runtime = Runtime(base, threads, self._trusted)
-        self._own = OwnAdapters(self.home, owner, self.runtime, adapter)
+        self._own = OwnAdapters(self.home.personal, owner, self.runtime, adapter)
         self._typing: tuple[LoadedAdapter | None, Suggester] | None = None
         self._lock, self._used = Lock(), clocks.monotonic()
 
@@ -137,7 +137,7 @@ class EdgeClient:
     @property
     def personal(self) -> bool:
         """Whether a personal adapter answers."""
-        return self.home.current() is not None
+        return bool(self.home.personal.bases())
 
     def suggest(self, typed: str, count: int = 3) -> list[Suggestion]:
         """Return the likeliest next words, or completions of the one being typed, best first."""
@@ -199,7 +199,7 @@ class EdgeClient:
             self.store.prune()
             began = self.store.generation
             self._tell(Started(self.contents().messages))
-            out = self.home.draft()
+            out = self._own.draft()
             job = Job(self.owner, self.store, self._base, self._start, self._trusted, out, self._key)
             try:
                 learned = trainer(job)
@@ -222,7 +222,7 @@ class EdgeClient:
             How many messages there were.
         """
         gone = self.store.forget()
-        self.home.forget_adapters()
+        self.home.personal.clear()
         with self._lock:
             self._typing = None
         self._tell(Forgotten(gone))
@@ -230,7 +230,7 @@ class EdgeClient:
 
     def _require_unchanged(self, began: str) -> None:
         if self.store.generation != began:
-            self.home.forget_adapters()
+            self.home.personal.clear()
             raise ConsentError(
                 "texts", "forgotten while it trained", "those it began with", "what it learnt is gone too"
             )
