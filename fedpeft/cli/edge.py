@@ -1,4 +1,4 @@
-"""``fedpeft client``, the device's own side: consent, text, training, forgetting. Nothing here needs a network."""
+"""``fedpeft client``, the device's own side: consent, text, training, words, forgetting. Nothing needs a network."""
 
 from __future__ import annotations
 
@@ -11,30 +11,37 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from fedpeft.cli.options import AsJson, Run, Runs
+from fedpeft.cli.options import AsJson, Runs
+from fedpeft.cli.suggest import shown_words
 from fedpeft.data.lines import check_keys, records, seconds, text_of
 from fedpeft.device.edge.client import EdgeClient
 from fedpeft.device.edge.example import Written
 from fedpeft.device.edge.home import Home
-from fedpeft.device.edge.policy import ANYTIME
-from fedpeft.device.edge.training import Trainer
+from fedpeft.device.edge.policy import ANYTIME, Policy
+from fedpeft.device.edge.training import Learned, Trainer
 from fedpeft.device.folders import EVERYBODY, LATEST, NOBODY, adapter_folder, base_folder, find_run
 from fedpeft.errors import FedpeftError
 
 AtHome = Annotated[Path, typer.Option("--home", help="The device's private folder; made when missing.")]
+OverRun = Annotated[
+    str | None,
+    typer.Option("--run", help="A run to stand on; else what joining left in the home, or the latest run."),
+]
 Start = Annotated[str, typer.Option("--user", help=f"Whose adapter of the run to start from; {NOBODY!r} for none.")]
 _KEYS = ("text", "time", "conversation", "mine")
 
 
-def open_client(home: Path, run: str = LATEST, runs: Path = Path("runs"), user: str = EVERYBODY) -> EdgeClient:
-    """Open a device over a run's bundles.
+def open_client(home: Path, run: str | None = LATEST, runs: Path = Path("runs"), user: str = EVERYBODY) -> EdgeClient:
+    """Open a device over a run's bundles; without a run over what its federation left, or the latest run's.
 
     Raises
     ------
     FedpeftError
         When there is no such run, or a bundle or the store is refused.
     """
-    folder = find_run(run, runs)
+    if run is None and Home(home).base.current() is not None:
+        return EdgeClient(home)
+    folder = find_run(run or LATEST, runs)
     start = None if user == NOBODY else adapter_folder(folder, user)
     return EdgeClient(home, base_folder(folder), start)
 
@@ -83,7 +90,7 @@ def add(
 
     Example: fedpeft client add chat.jsonl --home me
     """
-    ids = Home(home).store().extend([_written(record, where) for _, where, record in records(file)])
+    ids = Home(home).store().extend(messages_in(file))
     _say({"kept": len(ids)}, f"{len(ids)} messages are kept in {home}", as_json)
 
 
@@ -105,7 +112,7 @@ def store(home: AtHome, as_json: AsJson = False) -> None:
 def personalize(
     home: AtHome,
     user: Start = EVERYBODY,
-    run: Run = LATEST,
+    run: OverRun = None,
     runs: Runs = Path("runs"),
     now: Annotated[bool, typer.Option("--now", help="Whatever the policy says.")] = False,
     as_json: AsJson = False,
@@ -114,14 +121,42 @@ def personalize(
 
     Example: fedpeft client personalize --home me --now
     """
-    client = open_client(home, run, runs, user)
+    learned = learn(open_client(home, run, runs, user), ANYTIME if now else None)
+    _say(asdict(learned), told(learned), as_json)
+
+
+def learn(client: EdgeClient, policy: Policy | None) -> Learned:
+    """Train the personal adapter, and show that it takes time."""
     with Console(stderr=True).status("learning"):
-        learned = client.personalize(torch_trainer(), ANYTIME if now else None)
-    line = (
+        return client.personalize(torch_trainer(), policy)
+
+
+def told(learned: Learned) -> str:
+    """Return what training came to, in one line."""
+    return (
         f"learnt from {learned.messages} messages in {learned.seconds:.0f} s: "
         f"loss on the latest {learned.before:.3f} → {learned.after:.3f} nats a token, gate {learned.gate:g}"
     )
-    _say(asdict(learned), line, as_json)
+
+
+def suggest(
+    home: AtHome,
+    text: Annotated[str, typer.Argument(help="What was typed so far; within a word, completions of it.")],
+    count: Annotated[int, typer.Option(min=1, max=100, help="How many words.")] = 3,
+    user: Start = EVERYBODY,
+    run: OverRun = None,
+    runs: Runs = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """Suggest the next words with the adapter that this device has now.
+
+    Example: fedpeft client suggest "see you at the " --home me
+    """
+    found = open_client(home, run, runs, user).suggest(text, count)
+    if as_json:
+        typer.echo(json.dumps({"suggestions": [asdict(s) for s in found]}, ensure_ascii=False))
+    else:
+        Console().print(shown_words(found))
 
 
 def forget(home: AtHome, as_json: AsJson = False) -> None:
@@ -130,8 +165,13 @@ def forget(home: AtHome, as_json: AsJson = False) -> None:
     Example: fedpeft client forget --home me
     """
     gone = Home(home).store().forget()
-    Home(home).forget_adapters()
+    Home(home).personal.clear()
     _say({"forgotten": gone}, f"{gone} messages and what was learnt from them are gone", as_json)
+
+
+def messages_in(file: Path) -> list[Written]:
+    """Read messages of a file."""
+    return [_written(record, where) for _, where, record in records(file)]
 
 
 def _written(record: dict[str, object], where: str) -> Written:

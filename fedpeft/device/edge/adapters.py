@@ -1,10 +1,11 @@
-"""Which adapter answers on a device: the person's own once there is one, else the one that came with the app."""
+"""Which adapter answers on a device: the person's own once there is one, else the newest that everybody shares."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
-from fedpeft.device.edge.home import Home
+from fedpeft.device.edge.slot import Slot
 from fedpeft.device.folders import PERSON, require_owner
 from fedpeft.device.loaded import LoadedAdapter
 from fedpeft.device.runtime import Runtime
@@ -16,12 +17,13 @@ class OwnAdapters:
 
     Parameters
     ----------
-    home : Home
+    slot : Slot
+        Of personal adapters.
     owner : str
     runtime : Runtime
         Believing the device's own key.
-    start : Path or None
-        Bundle of what answers before there is a personal one.
+    start : callable
+        Returns the bundle of what answers before there is a personal one, or None.
 
     Raises
     ------
@@ -29,10 +31,10 @@ class OwnAdapters:
         When the owner's name could not be a folder's.
     """
 
-    def __init__(self, home: Home, owner: str, runtime: Runtime, start: Path | None) -> None:
+    def __init__(self, slot: Slot, owner: str, runtime: Runtime, start: Callable[[], Path | None]) -> None:
         if not PERSON.fullmatch(owner):
             raise BundleError("owner", owner, "a name of letters, digits, '.', '_', '@', '+' and '-'")
-        self._home, self._owner, self._runtime, self._start = home, owner, runtime, start
+        self._slot, self._owner, self._runtime, self._start = slot, owner, runtime, start
 
     def load(self) -> LoadedAdapter | None:
         """Return the adapter that answers.
@@ -42,25 +44,28 @@ class OwnAdapters:
         BundleError
             When its bundle is damaged or not this person's.
         """
-        chosen = self._home.current()
+        chosen = self._chosen()
         try:
-            return self._load(chosen)
+            return self._load(*chosen)
         except BundleError:
             # Another process may have put a newer one in its place while this one was read.
-            newer = self._home.current()
+            newer = self._chosen()
             if newer == chosen:
                 raise
-            return self._load(newer)
+            return self._load(*newer)
 
     def install(self, bundle: Path) -> None:
         """Let a new bundle answer, if it is whole and this person's."""
         self._personal(bundle)
-        self._home.install(bundle)
+        self._slot.install(bundle)
 
-    def _load(self, personal: Path | None) -> LoadedAdapter | None:
+    def _chosen(self) -> tuple[Path | None, Path | None]:
+        return self._slot.current(), self._start()
+
+    def _load(self, personal: Path | None, start: Path | None) -> LoadedAdapter | None:
         if personal is not None:
             return self._personal(personal)
-        return None if self._start is None else self._runtime.load(self._start)
+        return None if start is None else self._runtime.load(start)
 
     def _personal(self, bundle: Path) -> LoadedAdapter:
         adapter = self._runtime.load(bundle)

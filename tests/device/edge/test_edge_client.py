@@ -164,7 +164,7 @@ def test_a_personal_adapter_that_another_device_signed_is_refused(device, loudes
     client.agree()
     client.add("hello")
     client.personalize(Copies(loudest))
-    current = client.home.current()
+    current = client.home.personal.current()
     (client.home.key).unlink()
     stranger = device()
     with pytest.raises(BundleError, match="signer"):
