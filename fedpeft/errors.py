@@ -57,6 +57,14 @@ class ProtocolError(FedpeftError):
     """A message of the federation that must not be used."""
 
 
+class TokenError(FedpeftError):
+    """A token that is none, or that the gate refuses."""
+
+
+class GateError(FedpeftError):
+    """A gate that did not answer, or not with what was asked; worth another attempt later."""
+
+
 class RoundBurnt(FedpeftError):  # noqa: N818
     """A round of secure aggregation that too few clients finished: nothing of it is opened or used."""
 

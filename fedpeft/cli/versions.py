@@ -45,8 +45,8 @@ def fetch(
     with downloading() as progress:
         got = bring(open_source(source, ca), Trust.read(pinned), Installed(home), channel, progress=progress)
     facts = {"version": got.version.id, "number": got.number, "outcome": got.outcome, "bytes": got.bytes}
-    line = f"version {got.version.id[:12]}, number {got.number} of {channel}, {_SAID[got.outcome]}; {got.bytes:,} bytes came"
-    say(facts, line, as_json)
+    line = f"version {got.version.id[:12]}, number {got.number} of {channel}, {_SAID[got.outcome]}"
+    say(facts, f"{line}; {got.bytes:,} bytes came", as_json)
 
 
 def migrate(

@@ -1,7 +1,8 @@
-"""Which adapter answers on a device: the person's own once there is one, else the one that came with the app."""
+"""Which adapter answers on a device: the person's own once there is one, else the newest that everybody shares."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from fedpeft.device.edge.personal import Personal
@@ -20,8 +21,8 @@ class OwnAdapters:
     owner : str
     runtime : Runtime
         Believing the device's own key.
-    start : Path or None
-        Bundle of what answers before there is a personal one.
+    start : callable
+        Returns the bundle of what answers before there is a personal one, or None.
 
     Raises
     ------
@@ -29,7 +30,7 @@ class OwnAdapters:
         When the owner's name could not be a folder's.
     """
 
-    def __init__(self, personal: Personal, owner: str, runtime: Runtime, start: Path | None) -> None:
+    def __init__(self, personal: Personal, owner: str, runtime: Runtime, start: Callable[[], Path | None]) -> None:
         if not PERSON.fullmatch(owner):
             raise BundleError("owner", owner, "a name of letters, digits, '.', '_', '@', '+' and '-'")
         self._personal, self._owner, self._runtime, self._start = personal, owner, runtime, start
@@ -44,15 +45,15 @@ class OwnAdapters:
         BundleError
             When its bundle is damaged or not this person's, or was learnt on another base.
         """
-        chosen = self._slot.current()
+        chosen = self._chosen()
         try:
-            return self._load(chosen)
+            return self._load(*chosen)
         except BundleError:
             # Another process may have put a newer one in its place while this one was read.
-            newer = self._slot.current()
+            newer = self._chosen()
             if newer == chosen:
                 raise
-            return self._load(newer)
+            return self._load(*newer)
 
     def draft(self) -> Path:
         """Return where a new bundle may be written; nothing answers from there yet."""
@@ -64,13 +65,16 @@ class OwnAdapters:
         self._slot.install(bundle)
         self._personal.settle(self._base)
 
-    def _load(self, personal: Path | None) -> LoadedAdapter | None:
+    def _chosen(self) -> tuple[Path | None, Path | None]:
+        return self._slot.current(), self._start()
+
+    def _load(self, personal: Path | None, start: Path | None) -> LoadedAdapter | None:
         if personal is not None:
             return self._own(personal)
         if others := self._personal.bases():
             remedy = "personalize: it is learnt anew from what is kept"
             raise BundleError("personal adapter base", f"{others[0][:12]}…", f"the base {self._base[:12]}…", remedy)
-        return None if self._start is None else self._runtime.load(self._start)
+        return None if start is None else self._runtime.load(start)
 
     def _own(self, bundle: Path) -> LoadedAdapter:
         adapter = self._runtime.load(bundle)

@@ -6,6 +6,7 @@
 ``device.pem``                      the device's own key
 ``training.lock``                   held by who trains
 ``versions/``                       what was fetched of a federation's versions; see :mod:`fedpeft.device.versions`
+``federation/``                     the device's place in a federation; see :mod:`.membership`
 ==================================  ====================================================================
 """
 
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedpeft.device.edge.personal import Personal
+from fedpeft.device.edge.slot import Slot
 from fedpeft.device.edge.store import ExampleStore
 from fedpeft.files import private_folder
 
@@ -32,7 +34,7 @@ class Home:
 
     @property
     def key(self) -> Path:
-        """The key that signs personal adapters."""
+        """The key that signs what this device makes."""
         return self.folder / "device.pem"
 
     @property
@@ -41,9 +43,24 @@ class Home:
         return self.folder / "training.lock"
 
     @property
+    def federation(self) -> Path:
+        """What belongs to the device's membership."""
+        return self.folder / "federation"
+
+    @property
     def personal(self) -> Personal:
         """The person's own adapters."""
         return Personal(self.folder / "personal")
+
+    @property
+    def base(self) -> Slot:
+        """The base's graph, where it did not come with the app."""
+        return Slot(self.federation / "base")
+
+    @property
+    def shared(self) -> Slot:
+        """The newest global adapter, as of the last rounds that this device took part in."""
+        return Slot(self.federation / "global")
 
     def store(self) -> ExampleStore:
         """Open the store with the default retention."""
