@@ -13,7 +13,6 @@ rounded to bfloat16 by peft, over any other base not. So in a federation with cl
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,7 +22,8 @@ from typing import Any
 from fedpeft.base import Base
 from fedpeft.base.placement import device_of
 from fedpeft.codecs.bfloat16 import from_bfloat16, to_bfloat16
-from fedpeft.device.folders import EVERYBODY, NOBODY
+from fedpeft.data.federation import Federation
+from fedpeft.device.folders import require_client
 from fedpeft.errors import DataError, ScenarioError
 from fedpeft.federation.fitted import fitted
 from fedpeft.methods import Attached
@@ -33,9 +33,6 @@ from fedpeft.scenario.devices import DeviceTable, assign
 from fedpeft.seeds import derive
 from fedpeft.tasks import Splits, Task, open_task
 from fedpeft.tasks.open import held
-
-# A client's name becomes the name of its folder.
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,127}")
 
 # Up to this many tokens attention is computed plainly.
 _SHORT = 128
@@ -80,6 +77,8 @@ class Fleet:
     Parameters
     ----------
     scenario : Scenario
+    own : Federation, optional
+        A device's own text, where the scenario leaves it to the devices.
 
     Attributes
     ----------
@@ -89,7 +88,7 @@ class Fleet:
         What was chosen for each class with a budget of memory, for the record.
     """
 
-    def __init__(self, scenario: Scenario) -> None:
+    def __init__(self, scenario: Scenario, own: Federation | None = None) -> None:
         self._scenario = scenario
         first, data = scenario.classes[0], scenario.data
         whole = first.memory is not None  # to count with; it is mapped, and held as was chosen afterwards
@@ -103,6 +102,7 @@ class Fleet:
             data.max_windows,
             scenario.task.pooling,
             scenario.packing,
+            own,
         )
         self._suit(task)
         fits = [fitted(scenario, kind, task) for kind in scenario.classes]
@@ -121,10 +121,9 @@ class Fleet:
         if len(set(ids)) != len(ids):
             raise DataError("data.federation", self.reference.task.name, "unique client names")
         for client in ids:
-            if not _NAME.fullmatch(client) or client in (NOBODY, EVERYBODY):
-                raise DataError(
-                    "client name", client, f"letters, digits, '.', '_', '@', '-', not {NOBODY} or {EVERYBODY}"
-                )
+            require_client(client)
+        if self._scenario.enrolled:
+            return ids  # this device's own name, or none on the server: how many there are is nobody's to know here
         wanted = self._scenario.data.clients or len(ids)
         if wanted > len(ids):
             raise DataError("data.clients", wanted, f"at most the federation's {len(ids)}")

@@ -10,6 +10,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedpeft.federation.client import worker_at
 from fedpeft.federation.cohort import Roll, greet, wait_for_nodes
+from fedpeft.federation.deployed.handing_out import hand_out
 from fedpeft.federation.deployed.link_grid import LinkGrid
 from fedpeft.federation.deployed.server_folder import ServerFolder
 from fedpeft.federation.folder import SCENARIO, RunFolder
@@ -19,6 +20,8 @@ from fedpeft.federation.worker import Worker
 from fedpeft.secagg.trust.registry import admitted
 
 ENGINE, FINISHED = "deployed", "finished"
+# Longer than an idle node's pace: who is there hears of it, who is not gets the adapter with the next run.
+_HANDING_OUT = 120.0
 SERVER_FOLDER, RUN_FOLDER, OPERATOR_FOLDER = "server-folder", "run-folder", "operator-folder"
 
 
@@ -37,7 +40,9 @@ def deployed_app() -> ServerApp:
                 roll = gather(link, worker, server)
                 operator = Path(str(context.run_config[OPERATOR_FOLDER]))
                 keys = server.keys(operator) if worker.scenario.secure else None
-                federate(link, worker, roll, keys, run, Silent())
+                rounds, change = federate(link, worker, roll, keys, run, Silent())
+                if worker.scenario.enrolled:
+                    hand_out(LinkGrid(grid, min(_HANDING_OUT, server.settings.deadline)), rounds, change)
 
     return app
 
@@ -51,7 +56,7 @@ def gather(link: LinkGrid, worker: Worker, server: ServerFolder) -> Roll:
         When fewer are there than a round may have.
     """
     known = admitted(server.registry, time.time())
-    clients = set(worker.client_ids)
+    clients = set(known.values() if worker.scenario.enrolled else worker.client_ids)
     names: dict[int, str] = {}
 
     def present() -> list[int]:
