@@ -15,6 +15,7 @@ from fedpeft.device.edge.joining import Joined, Seat
 from fedpeft.federation.adoption import Adoption
 from fedpeft.federation.joining import open_node, open_worker
 from fedpeft.federation.node import Rhythm
+from fedpeft.federation.worker import Worker
 
 _PULSE = 0.5
 
@@ -64,16 +65,15 @@ class Rounds:
             self.rhythm,
         )
 
+        failed: list[Exception] = []
+
         def watch() -> None:
-            since = time.monotonic()
-            while not seat.stopping.wait(_PULSE):
-                over = worker.over.is_set()
-                if (over or time.monotonic() - since > self.refresh) and bundles.update():
-                    since = time.monotonic()
-                    worker.over.clear()
-                    if over and seat.once:
-                        break
-            node.stop()
+            try:
+                self._watch(worker, bundles, seat)
+            except Exception as error:  # whatever it is, the node must not go on unattended
+                failed.append(error)
+            finally:
+                node.stop()
 
         watcher = threading.Thread(target=watch, name="fedpeft-rounds", daemon=True)
         watcher.start()
@@ -82,5 +82,18 @@ class Rounds:
         finally:
             seat.stopping.set()
             watcher.join()
-            bundles.update()
+        if failed:
+            raise failed[0]
+        bundles.update()
         return Joined(len(rounds), bundles.round)
+
+    def _watch(self, worker: Worker, bundles: Adoption, seat: Seat) -> None:
+        """Install what comes, beside the node, until there is nothing to wait for."""
+        since = time.monotonic()
+        while not seat.stopping.wait(_PULSE):
+            over = worker.over.is_set()
+            if (over or time.monotonic() - since > self.refresh) and bundles.update():
+                since = time.monotonic()
+                worker.over.clear()
+                if over and seat.once:
+                    return
