@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import time
 from pathlib import Path
 
 from fedpeft.errors import ProtocolError
 from fedpeft.federation.client import client_app, node_config_of, worker_at
 from fedpeft.federation.node import EmbeddedNode, Rhythm
+from fedpeft.federation.node.address import is_address
 from fedpeft.federation.node.embedded import Hear
 from fedpeft.federation.worker import Device
 from fedpeft.files import private_folder
@@ -17,8 +17,6 @@ from fedpeft.secagg.trust.enrolling import NODE_KEY, Pinned
 from fedpeft.signing.nodekey import read_node_key
 
 NODE = "node"
-
-_ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
 
 
 def join_federation(
@@ -54,8 +52,7 @@ def join_federation(
     FedpeftError
         When a file is missing or not this client's, or the client is not one of the scenario's.
     """
-    match = _ADDRESS.fullmatch(server)
-    if not match or not 0 < int(match[2]) < 65536:
+    if not is_address(server):
         raise ProtocolError("server", server, "host:port, such as fed.example.org:8000")
     known, own = Pinned.read(pinned), Identity.load(identity)
     own.certificate.check(known.authority, known.federation, own.client, time.time(), Revocations())
