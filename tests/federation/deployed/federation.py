@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from multiprocessing import get_context
@@ -84,3 +86,42 @@ def until(holds: Callable[[], bool], seconds: float, what: Callable[[], str]) ->
     while not holds():
         assert time.monotonic() < end, what()
         time.sleep(0.1)
+
+
+class Up:
+    """`fedpeft server up` in a process of its own.
+
+    Parameters
+    ----------
+    server : ServerFolder
+    scenario : Path
+    ahead : float
+        Seconds by which its clock and those of all that it starts are wrong.
+    """
+
+    def __init__(self, server: ServerFolder, scenario: Path, ahead: float = 0.0) -> None:
+        self._log = server.path.parent / f"up-{time.monotonic_ns()}.log"
+        environment = dict(os.environ)
+        if ahead:
+            path = [str(Path(__file__).parent / "wrong_clock"), os.environ.get("PYTHONPATH", "")]
+            environment |= {"PYTHONPATH": os.pathsep.join(filter(None, path)), "CLOCK_AHEAD": str(ahead)}
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "fedpeft", "server", "up", str(server.path), str(scenario)],
+                env=environment,
+                stdout=log,
+                stderr=log,
+            )
+
+    @property
+    def said(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    def kill(self) -> None:
+        """Kill -9."""
+        self.process.kill()
+        self.process.wait()
+
+    def end(self, seconds: float) -> int:
+        """Wait until it ends by itself."""
+        return self.process.wait(seconds)
