@@ -35,10 +35,10 @@ def deployed_app() -> ServerApp:
             drain = Drain(server.path)
             worker = worker_at(str(run.path / SCENARIO), str(run.path))
             with attempt(worker, run, ENGINE, FINISHED):
-                link = LinkGrid(grid, server.settings.deadline)
-                roll = gather(link, worker, server, drain)
                 operator = Path(str(context.run_config[OPERATOR_FOLDER]))
                 keys = server.keys(operator) if worker.scenario.secure else None
+                link = LinkGrid(grid, server.settings.deadline)
+                roll = gather(link, worker, server, drain)
                 federate(link, worker, roll, keys, run, UntilDrained(drain))
 
     return app
