@@ -174,9 +174,10 @@ class Supervisor:
                 self._hear(said)
         if [program.process for program in self._programs] != before:
             self._remember()
+        room = self._room()
         if self._healthy():
             self._admit(control)
-            self._drive(control)
+            self._drive(control, room)
 
     def _remember(self) -> None:
         remember(self._server.flower, self._programs, {"serverapp": self._submission.starts})
@@ -195,8 +196,8 @@ class Supervisor:
             self._admission = time.monotonic() + _AGAIN
         self._changed = changed
 
-    def _drive(self, control: ControlLine) -> None:
-        """Submit the run when nobody works on it."""
+    def _drive(self, control: ControlLine, room: bool) -> None:
+        """Submit the run when nobody works on it and there is room for what it writes."""
         now = time.monotonic()
         if self.run_folder.in_use():
             self._progress()
@@ -208,7 +209,7 @@ class Supervisor:
             self._lose(ending if said else None)
             return
         starting = self._submitted is not None and now - self._submitted < self._starting
-        if starting or now < self._not_before or self._drain.asked or not self._room():
+        if starting or now < self._not_before or self._drain.asked or not room:
             return
         if self._submitted is not None:
             self._hear(f"no ServerApp in {self._starting:.0f} s; the run is submitted again")
@@ -263,7 +264,7 @@ class Supervisor:
     def _wait_for_room(self, found: str) -> None:
         if not self._full:
             self._full = True
-            self._hear(f"disk: {found}, expected {LEAST_ROOM >> 20} MB; the run waits for room")
+            self._hear(f"disk: {found}, expected {LEAST_ROOM >> 20} MB; nothing new begins before there is room")
 
     def _spared(self, work: Callable[[], None]) -> None:
         """Do something that a full disk may keep from being done; it is tried again when there is room."""

@@ -22,12 +22,16 @@ from fedpeft.secagg.trust.registry import Registry
 QUICK = Rhythm(soon=0.1, most=1.0, busy=60.0, idle=300.0, patience=2.0)
 
 
-def found(folder: Path) -> ServerFolder:
-    """Make a server on a free port."""
+def free_port() -> int:
+    """Return a port that nobody has now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    return found_server(folder, "loopback", folder / "operator", "127.0.0.1", port, ["fed.example.org"])
+        return int(probe.getsockname()[1])
+
+
+def found(folder: Path) -> ServerFolder:
+    """Make a server on a free port."""
+    return found_server(folder, "loopback", folder / "operator", "127.0.0.1", free_port(), ["fed.example.org"])
 
 
 def enrol(server: ServerFolder, client: str, identity: Path, days: float = 1.0) -> None:

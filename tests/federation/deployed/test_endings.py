@@ -105,7 +105,7 @@ def test_a_serverapp_without_the_operators_key_ends_its_supervisor_with_one_line
     with pytest.raises(ProtocolError):
         begin(server, supervisor.run_folder, tmp_path / "no-such-stick")
     assert supervisor._ended() is None
-    supervisor._drive(None)
+    supervisor._drive(None, True)
     assert supervisor._ended() is Outcome.FAILED
     assert "no-such-stick" in supervisor.failure
     assert "\n" not in supervisor.failure
@@ -134,7 +134,7 @@ def test_a_run_does_not_go_on_with_another_base_than_it_began_with(server: Serve
 def test_what_may_mend_itself_is_tried_again_after_a_while(supervisor: Supervisor, said: list[str]) -> None:
     with pytest.raises(RunError), told(supervisor.run_folder, NUMBER):
         raise RunError("nodes", 2, "at least 3, one per client")
-    supervisor._drive(None)
+    supervisor._drive(None, True)
     assert supervisor._ended() is None
     assert said == ["the ServerApp is gone (nodes: found 2, expected at least 3, one per client); the run is resumed"]
     assert supervisor._not_before > time.monotonic() - 1
@@ -143,7 +143,7 @@ def test_what_may_mend_itself_is_tried_again_after_a_while(supervisor: Superviso
 def test_an_ending_of_an_earlier_submission_says_nothing(supervisor: Supervisor, said: list[str]) -> None:
     with pytest.raises(FedpeftError), told(supervisor.run_folder, NUMBER - 1):
         raise BaseError("base", "x", "y")
-    supervisor._drive(None)
+    supervisor._drive(None, True)
     assert (supervisor._ended(), said, supervisor.failure) == (None, [], "")
 
 
@@ -196,7 +196,7 @@ def test_without_room_nothing_is_submitted_and_one_line_says_so(
     monkeypatch.setattr("fedpeft.federation.deployed.supervisor.LEAST_ROOM", 1 << 62)
     assert [supervisor._room() for _ in range(3)] == [False] * 3
     assert len(said) == 1
-    assert "the run waits for room" in said[0]
+    assert "nothing new begins before there is room" in said[0]
     monkeypatch.setattr("fedpeft.federation.deployed.supervisor.LEAST_ROOM", 0)
     assert supervisor._room()
     assert said[-1] == "disk: there is room again"

@@ -13,24 +13,26 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from fedpeft.federation.client import worker_at
 from fedpeft.federation.deployed.programs import leftovers, running
 from fedpeft.federation.deployed.server_folder import ServerFolder
-from fedpeft.federation.deployed.status import status_of
+from fedpeft.federation.deployed.status import healthy, status_of
 from fedpeft.federation.folder import METRICS, SCENARIO, RunFolder
 from fedpeft.secagg.trust import Revocations
 from fedpeft.secagg.trust.registry import Registry
 
-from .federation import Node, Up, enrol, found, until
+from .federation import Node, Up, enrol, found, free_port, until
 from .test_deployed import CLIENTS, scenario_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("operations")]
 
 ROUNDS, PATIENCE = 9, 300
-LOCKED = 15.0
+LOCKED, FULL = 15.0, 20.0
 HOUR = 3600.0
 DISK = 256 << 20
 
@@ -42,7 +44,9 @@ class World:
         self.disk = disk
         self.server = found(disk / "server")
         settings = self.server.path / "server.toml"
-        settings.write_text(settings.read_text().replace("deadline = 600.0", "deadline = 90.0"))
+        text = settings.read_text().replace("deadline = 600.0", "deadline = 90.0")
+        self.metrics = f"127.0.0.1:{free_port()}"
+        settings.write_text(text.replace('metrics = ""', f'metrics = "{self.metrics}"'))
         self.server = ServerFolder(self.server.path)
         scenario = scenario_of(ROUNDS)
         reference = RunFolder(folder / "reference")
@@ -123,6 +127,18 @@ def test_with_a_clock_that_is_an_hour_ahead_rounds_have_all_their_clients(world:
     assert abs(number - time.time() - HOUR) < 600
 
 
+def test_while_it_runs_prometheus_hears_what_status_says(world: World) -> None:
+    status = status_of(world.server)
+    assert healthy(status), status
+    assert (status["clients"]["enrolled"], status["clients"]["online"]) == (CLIENTS, CLIENTS)
+    with urlopen(f"http://{world.metrics}/metrics", timeout=30) as answer:
+        text = answer.read().decode()
+    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    values = {(sample.name, *sorted(sample.labels.values())): sample.value for sample in samples}
+    assert (values["fedpeft_server_up",], values["fedpeft_clients", "online"]) == (1, CLIENTS)
+    assert values["fedpeft_run_working", "loopback"] == 1
+
+
 def test_a_database_that_somebody_locks_for_fifteen_seconds_is_waited_for(world: World) -> None:
     before = len(world.rows)
     with sqlite3.connect(world.server.database, timeout=30, isolation_level=None) as other:
@@ -177,7 +193,8 @@ def test_a_full_disk_is_said_in_one_line_and_waited_out(world: World, disk: Path
                 file.flush()
         except OSError:
             pass
-    world.wait_to_hear("the run waits for room")
+    world.wait_to_hear("nothing new begins before there is room")
+    time.sleep(FULL)
     assert json.dumps(world.rows[: len(json.loads(kept))]) == kept
     ballast.unlink()
     world.wait_to_hear("disk: there is room again")

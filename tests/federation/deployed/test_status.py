@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from fedpeft.federation.folder import METRICS, RUN, SCENARIO, RunFolder
 from fedpeft.scenario import Scenario
 from fedpeft.secagg.trust.registry import Registry
 
-from .federation import enrol, found
+from .federation import enrol, found, free_port
 
 ROW = {
     "cohort": ["ada", "ben", "cy"],
@@ -95,9 +94,7 @@ def test_prometheus_reads_every_line_and_finds_the_same_numbers(server: ServerFo
 
 
 def test_metrics_are_served_where_the_settings_say_and_nowhere_else(server: ServerFolder) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     with exposed(address, lambda: status_of(server)):
         with urlopen(f"http://{address}/metrics", timeout=10) as answer:
             assert metrics(answer.read().decode())["fedpeft_run_round", "tiny"] == 2
