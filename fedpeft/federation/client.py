@@ -26,8 +26,7 @@ from fedpeft.methods.attached import SHARED
 from fedpeft.secagg import Asked
 from fedpeft.secagg.pairwise import STAGES
 from fedpeft.secagg.pairwise.wire import ENTRY
-from fedpeft.secagg.trust.manifest import LIMIT
-from fedpeft.signing.signature import SIGNATURE
+from fedpeft.secagg.trust.invitation import LONGEST, Invitation
 
 STATES = "clients"
 _CLIENT, _IDENTITY, _PINNED = "client", "identity", "pinned"
@@ -99,7 +98,7 @@ def client_app(mods: Iterable[Mod] = ()) -> ClientApp:
     message type       asks                                               answers
     ================== ================================================== =========================
     query.hello        who are you, and on what would you train?          name, digests, readiness
-    query.keys         here is a session's manifest; what are your keys?  certificate, run key, signature
+    query.keys         here is an invitation; what are your keys?         certificate, run key, signature
     query.meet         here are your peers' keys                          name
     train              one round                                          the protected update
     evaluate           score the global adapter on validation text        protected totals
@@ -131,8 +130,9 @@ def client_app(mods: Iterable[Mod] = ()) -> ClientApp:
     @app.query("keys")
     @_discreet
     def keys(message: Message, context: Context) -> Message:
-        manifest = read_bounded(message.content, SIGNATURE + LIMIT)
-        return Message(parcel(join(worker_of(context), _client(context), manifest)), reply_to=message)
+        invitation = Invitation.from_bytes(read_bounded(message.content, LONGEST))
+        own = join(worker_of(context), _client(context), invitation.manifest, invitation.revoked)
+        return Message(parcel(own), reply_to=message)
 
     @app.query("meet")
     @_discreet

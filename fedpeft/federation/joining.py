@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from fedpeft.device.edge.joining import Seat
 from fedpeft.errors import ProtocolError
 from fedpeft.federation.client import STATES, client_app, node_config_of, serve_device
 from fedpeft.federation.node import EmbeddedNode, Rhythm
+from fedpeft.federation.node.address import is_address
 from fedpeft.federation.node.embedded import Hear
 from fedpeft.federation.worker import Device, Worker
 from fedpeft.files import private_folder
@@ -19,8 +19,6 @@ from fedpeft.secagg.trust.enrolling import NODE_KEY, Pinned
 from fedpeft.signing.nodekey import read_node_key
 
 NODE = "node"
-
-_ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
 
 
 def join_federation(
@@ -65,8 +63,7 @@ def join_federation(
 
 def open_worker(folder: Path, server: str, scenario: Path, identity: Path, pinned: Path, seat: Seat | None) -> Worker:
     """Check who a device is and load its base; see :func:`join_federation`."""
-    match = _ADDRESS.fullmatch(server)
-    if not match or not 0 < int(match[2]) < 65536:
+    if not is_address(server):
         raise ProtocolError("server", server, "host:port, such as fed.example.org:8000")
     known, own = Pinned.read(pinned), Identity.load(identity)
     own.certificate.check(known.authority, known.federation, own.client, time.time(), Revocations())

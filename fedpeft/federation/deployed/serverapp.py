@@ -10,12 +10,13 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedpeft.federation.client import worker_at
 from fedpeft.federation.cohort import Roll, greet, wait_for_nodes
+from fedpeft.federation.deployed.drain import Drain, UntilDrained
+from fedpeft.federation.deployed.ending import told
 from fedpeft.federation.deployed.handing_out import hand_out
 from fedpeft.federation.deployed.link_grid import LinkGrid
 from fedpeft.federation.deployed.server_folder import ServerFolder
 from fedpeft.federation.folder import SCENARIO, RunFolder
 from fedpeft.federation.server import agreed, attempt, federate
-from fedpeft.federation.watcher import Silent
 from fedpeft.federation.worker import Worker
 from fedpeft.secagg.trust.registry import admitted
 
@@ -31,35 +32,39 @@ def deployed_app() -> ServerApp:
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
-        server = ServerFolder(Path(str(context.run_config[SERVER_FOLDER])))
         run = RunFolder(Path(str(context.run_config[RUN_FOLDER])))
-        with run.lock():
+        with run.lock(), told(run, context.run_id):
+            server = ServerFolder(Path(str(context.run_config[SERVER_FOLDER])))
+            drain = Drain(server.path)
             worker = worker_at(str(run.path / SCENARIO), str(run.path))
             with attempt(worker, run, ENGINE, FINISHED):
-                link = LinkGrid(grid, server.settings.deadline)
-                roll = gather(link, worker, server)
                 operator = Path(str(context.run_config[OPERATOR_FOLDER]))
                 keys = server.keys(operator) if worker.scenario.secure else None
-                rounds, change = federate(link, worker, roll, keys, run, Silent())
+                link = LinkGrid(grid, server.settings.deadline)
+                roll = gather(link, worker, server, drain)
+                rounds, change = federate(link, worker, roll, keys, run, UntilDrained(drain))
                 if worker.scenario.enrolled:
                     hand_out(LinkGrid(grid, min(_HANDING_OUT, server.settings.deadline)), rounds, change)
 
     return app
 
 
-def gather(link: LinkGrid, worker: Worker, server: ServerFolder) -> Roll:
+def gather(link: LinkGrid, worker: Worker, server: ServerFolder, drain: Drain) -> Roll:
     """Call the roll of who is there: enrolled nodes only, each under its own name; who is wrong is left out.
 
     Raises
     ------
     RunError
         When fewer are there than a round may have.
+    Drained
+        When nothing new is to begin.
     """
     known = admitted(server.registry, time.time())
     clients = set(known.values() if worker.scenario.enrolled else worker.client_ids)
     names: dict[int, str] = {}
 
     def present() -> list[int]:
+        drain.heed()
         found = {node: known.get(public, "") for node, public in link.nodes().items()}
         names.update({node: client for node, client in found.items() if client in clients})
         return sorted(names.keys() & found.keys())

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from multiprocessing import get_context
@@ -20,12 +22,16 @@ from fedpeft.secagg.trust.registry import Registry
 QUICK = Rhythm(soon=0.1, most=1.0, busy=60.0, idle=300.0, patience=2.0)
 
 
-def found(folder: Path) -> ServerFolder:
-    """Make a server on a free port."""
+def free_port() -> int:
+    """Return a port that nobody has now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    return found_server(folder, "loopback", folder / "operator", "127.0.0.1", port, ["fed.example.org"])
+        return int(probe.getsockname()[1])
+
+
+def found(folder: Path) -> ServerFolder:
+    """Make a server on a free port."""
+    return found_server(folder, "loopback", folder / "operator", "127.0.0.1", free_port(), ["fed.example.org"])
 
 
 def enrol(server: ServerFolder, client: str, identity: Path, days: float = 1.0) -> None:
@@ -84,3 +90,42 @@ def until(holds: Callable[[], bool], seconds: float, what: Callable[[], str]) ->
     while not holds():
         assert time.monotonic() < end, what()
         time.sleep(0.1)
+
+
+class Up:
+    """`fedpeft server up` in a process of its own.
+
+    Parameters
+    ----------
+    server : ServerFolder
+    scenario : Path
+    ahead : float
+        Seconds by which its clock and those of all that it starts are wrong.
+    """
+
+    def __init__(self, server: ServerFolder, scenario: Path, ahead: float = 0.0) -> None:
+        self._log = server.path.parent / f"up-{time.monotonic_ns()}.log"
+        environment = dict(os.environ)
+        if ahead:
+            path = [str(Path(__file__).parent / "wrong_clock"), os.environ.get("PYTHONPATH", "")]
+            environment |= {"PYTHONPATH": os.pathsep.join(filter(None, path)), "CLOCK_AHEAD": str(ahead)}
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "fedpeft", "server", "up", str(server.path), str(scenario)],
+                env=environment,
+                stdout=log,
+                stderr=log,
+            )
+
+    @property
+    def said(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    def kill(self) -> None:
+        """Kill -9."""
+        self.process.kill()
+        self.process.wait()
+
+    def end(self, seconds: float) -> int:
+        """Wait until it ends by itself."""
+        return self.process.wait(seconds)
