@@ -124,7 +124,7 @@ class _Runner:
         else:
             # A process that is forked from one with a CUDA device cannot use that device.
             workers = self._workers if worker.attached.model.device.type == "cpu" else 1
-            # One file often holds everybody's text; read before the fork it is read once. The roll call tells of faults.
+            # One file often holds everybody's text; read before the fork it is read once. Faults are the roll call's.
             with suppress(DataError):
                 worker.splits(worker.client_ids[0])
             with folder.lock(), InProcessGrid(client_app(), clients, config, workers) as grid:
