@@ -84,7 +84,7 @@ class Inbox:
         self._coming = {asked: reply for asked, reply in self._coming.items() if asked in wanted}
         unnamed = wanted - self._coming.keys()
         if unnamed:
-            client = self._grid._runtime_client  # noqa: SLF001
+            client = self._grid._runtime_client
             named = client.PullMessages(PullAppMessagesRequest(message_ids=sorted(unnamed)))
             for head, tree in zip(named.messages_list, named.message_object_trees, strict=True):
                 parts = dict.fromkeys(part.object_id for part in iterate_object_tree(tree))
@@ -100,7 +100,7 @@ class Inbox:
 
     def _complete(self, reply: Coming) -> Message | None:
         """Fetch what is there of a reply, and return it when that is all of it."""
-        client, node, run = self._grid._runtime_client, self._grid.node, reply.head.metadata.run_id  # noqa: SLF001
+        client, node, run = self._grid._runtime_client, self._grid.node, reply.head.metadata.run_id
         while reply.missing:
             part = reply.missing[-1]
             found = client.PullObject(PullObjectRequest(node=node, run_id=run, object_id=part))
