@@ -130,6 +130,8 @@ class Fleet:
             raise DataError("data.clients", wanted, f"at most the federation's {len(ids)}")
         if self._scenario.federation.cohort > wanted:
             raise DataError("federation.cohort", self._scenario.federation.cohort, f"at most {wanted} clients")
+        if self._scenario.asked > wanted:
+            raise DataError("federation.cohort + oversample", self._scenario.asked, f"at most {wanted} clients")
         return ids[:wanted]
 
     @cached_property

@@ -1,7 +1,9 @@
 """The rounds, as the server runs them; the same code in every engine.
 
-1. Choose a cohort by seed; send each client the plan and the global adapter's change since its seeded start.
-2. Add the replies as they arrive, in integers; a reply that is not exactly what was agreed is a failure.
+1. Choose by seed whom to ask, the cohort and ``federation.oversample`` more; send each client the plan and the global
+   adapter's change since its seeded start.
+2. Add the replies as they arrive, in integers; a reply that is not exactly what was agreed is a failure. When as many
+   as the cohort have answered, or the deadline is over, whoever is late is left out.
 3. With enough contributors open the sum, decode it, let the aggregation rule move the global adapter. With too
    few the round is burnt: the adapter stays as it was and the next round begins.
 4. Score the new adapter on the validation text of a fixed panel, again through the channel; too few of the panel, and
@@ -13,7 +15,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -30,6 +32,7 @@ from fedpeft.federation.checkpoint import Checkpoint
 from fedpeft.federation.cohort import Roll, choose
 from fedpeft.federation.collect import Collected, collect
 from fedpeft.federation.folder import METRICS, RunFolder
+from fedpeft.federation.lateness import LATE, Late, nobody
 from fedpeft.federation.messages import COHORT, hash_of, published, request
 from fedpeft.federation.plan import LEAST_SCALE, RoundPlan
 from fedpeft.federation.watcher import Watcher
@@ -58,13 +61,22 @@ class Rounds:
         The server's end of the channel.
     folder : RunFolder
     watcher : Watcher
+    late : callable, optional
+        Who is to be taken for late, in a simulation.
     """
 
     def __init__(
-        self, grid: Grid, worker: Worker, roll: Roll, end: ServerEnd, folder: RunFolder, watcher: Watcher
+        self,
+        grid: Grid,
+        worker: Worker,
+        roll: Roll,
+        end: ServerEnd,
+        folder: RunFolder,
+        watcher: Watcher,
+        late: Late = nobody,
     ) -> None:
         self.grid, self.worker, self.roll, self.end = grid, worker, roll, end
-        self.folder, self.watcher = folder, watcher
+        self.folder, self.watcher, self.late = folder, watcher, late
         self.scenario = worker.scenario
 
     def run(self) -> Vector:
@@ -101,16 +113,17 @@ class Rounds:
             The round's line of ``metrics.jsonl``.
         after : Checkpoint
         """
-        cohort = choose(self.roll.clients, self.scenario.federation.cohort, self.scenario.seed, "cohort", round_)
+        cohort = choose(self.roll.clients, self.scenario.asked, self.scenario.seed, "cohort", round_)
         scale = self._scale(rows)
         codec = self.worker.train_codec(round_, scale)
-        got = self._collect("train", f"round {round_}", round_, before.change, cohort, codec, scale)
+        late = self.late(round_, cohort)
+        got = self._collect("train", f"round {round_}", round_, before.change, cohort, codec, scale, late)
         row: dict[str, Any] = {
             "round": round_,
             "cohort": cohort,
             "contributors": got.contributors,
             "failures": len(got.failures),
-            "bytes_down": got.bytes_down // len(cohort),
+            "bytes_down": got.bytes_down // max(1, len(cohort) - len(late)),
             "bytes_up": got.bytes_up // max(1, len(cohort) - len(got.failures)),
             "handshake_up": got.handshake_up // max(1, len(cohort) - len(got.failures)),
         }
@@ -121,7 +134,7 @@ class Rounds:
             row["devices"] = dict(sorted(answered.items()))
         summed, contributors, reason = got.total, got.contributors, self._unusable(got)
         if summed is None or reason:
-            if len(got.failures) == len(cohort):
+            if len(got.failures) == len(cohort) and LATE not in got.failures.values():
                 raise RunError(f"round {round_}", next(iter(got.failures.values())), "at least one contributor")
             return {**row, "burnt": True, "reason": reason}, replace(before, round=round_)
         mean = np.zeros(self.worker.size, np.float32)
@@ -197,6 +210,7 @@ class Rounds:
         clients: list[str],
         codec: WireCodec,
         scale: float = 1.0,
+        late: Collection[str] = (),
     ) -> Collected:
         """Send one request to all, open the sum of what comes back."""
         plan = self.plan(round_, change, scale)
@@ -211,6 +225,8 @@ class Rounds:
             self.end.collect(asked, codec.ring, codec.length),
             codec,
             lambda done, total: self.watcher.stage(stage, done, total),
+            self.scenario.federation.cohort if purpose == "train" else None,
+            frozenset(late),
         )
 
     def _finish(self, row: dict[str, Any], rows: list[dict[str, Any]], point: Checkpoint) -> None:

@@ -16,6 +16,7 @@ from fedpeft.federation.cohort import Roll, roll_call
 from fedpeft.federation.fleet import bonds
 from fedpeft.federation.folder import RUN, SCENARIO, RunFolder
 from fedpeft.federation.handshake import begin_session, end_session
+from fedpeft.federation.lateness import Late, drawn, nobody
 from fedpeft.federation.locate import run_folder_of, scenario_of
 from fedpeft.federation.rounds import Rounds
 from fedpeft.federation.session_keys import SessionKeys
@@ -50,12 +51,19 @@ def conduct(grid: Grid, worker: Worker, folder: RunFolder, watcher: Watcher, eng
     """
     with attempt(worker, folder, engine, "trained"):
         roll = roll_call(grid, len(worker.client_ids), agreed(worker))
-        rounds, change = federate(grid, worker, roll, simulated_keys(worker, roll, folder), folder, watcher)
+        keys = simulated_keys(worker, roll, folder)
+        rounds, change = federate(grid, worker, roll, keys, folder, watcher, drawn(worker.scenario))
         score_people(rounds, change)
 
 
 def federate(
-    grid: Grid, worker: Worker, roll: Roll, keys: SessionKeys | None, folder: RunFolder, watcher: Watcher
+    grid: Grid,
+    worker: Worker,
+    roll: Roll,
+    keys: SessionKeys | None,
+    folder: RunFolder,
+    watcher: Watcher,
+    late: Late = nobody,
 ) -> tuple[Rounds, Vector]:
     """Run what is left of the rounds in one session, and save the global adapter.
 
@@ -66,7 +74,7 @@ def federate(
         The published global change.
     """
     end, roll = begin_session(grid, worker, roll, keys, folder.path.name, watcher)
-    rounds = Rounds(grid, worker, roll, end, folder, watcher)
+    rounds = Rounds(grid, worker, roll, end, folder, watcher, late)
     change = rounds.run()
     end_session(grid, worker, roll, watcher)
     start = worker.attached.initial[SHARED]

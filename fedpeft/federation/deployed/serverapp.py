@@ -33,13 +33,19 @@ def deployed_app() -> ServerApp:
         with run.lock():
             worker = worker_at(str(run.path / SCENARIO), str(run.path))
             with attempt(worker, run, ENGINE, FINISHED):
-                link = LinkGrid(grid, server.settings.deadline)
+                link = LinkGrid(grid, patience(worker, server))
                 roll = gather(link, worker, server)
                 operator = Path(str(context.run_config[OPERATOR_FOLDER]))
                 keys = server.keys(operator) if worker.scenario.secure else None
                 federate(link, worker, roll, keys, run, Silent())
 
     return app
+
+
+def patience(worker: Worker, server: ServerFolder) -> float:
+    """Return the seconds that a client has: what the scenario says, the server's own settings at most."""
+    most = server.settings.deadline
+    return min(most, worker.scenario.federation.deadline or most)
 
 
 def gather(link: LinkGrid, worker: Worker, server: ServerFolder) -> Roll:
