@@ -130,7 +130,7 @@ class Rounds:
         if got.failures:
             row["reasons"] = got.failures
         if self.scenario.devices:
-            answered = Counter(self.worker.fleet.classes[c] for c in cohort if c not in got.failures)
+            answered = Counter(self._kind(c) for c in cohort if c not in got.failures)
             row["devices"] = dict(sorted(answered.items()))
         summed, contributors, reason = got.total, got.contributors, self._unusable(got)
         if summed is None or reason:
@@ -145,6 +145,10 @@ class Rounds:
             row["scale"] = scale
         row |= _health(summed, contributors) | {"update_norm": float(np.linalg.norm(step))}
         return row | self.validate(round_, after.change), after
+
+    def _kind(self, client: str) -> str:
+        """Return a client's class of device: the one that it said it is of, or the one that it was drawn into."""
+        return self.roll.devices.get(client) or self.worker.fleet.classes[client]
 
     def _unusable(self, got: Collected) -> str:
         """Say why what was opened, if anything, must not be used; nothing when it may be."""

@@ -12,7 +12,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedpeft.adapters.schema import Vector
 from fedpeft.federation.client import worker_at
-from fedpeft.federation.cohort import Roll, roll_call
+from fedpeft.federation.cohort import Agreed, Roll, roll_call
 from fedpeft.federation.fleet import bonds
 from fedpeft.federation.folder import RUN, SCENARIO, RunFolder
 from fedpeft.federation.handshake import begin_session, end_session
@@ -140,6 +140,7 @@ def facts(worker: Worker) -> dict[str, Any]:
     }
 
 
-def agreed(worker: Worker) -> dict[str, str]:
+def agreed(worker: Worker) -> Agreed:
     """Return what every client must hold alike."""
-    return {"scenario": worker.scenario.digest, **bonds(worker.fleet.reference)}
+    digests = {"scenario": worker.scenario.digest, **bonds(worker.fleet.reference)}
+    return Agreed(digests, tuple(kind.name for kind in worker.scenario.classes))
