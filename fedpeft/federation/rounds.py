@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -48,6 +48,14 @@ _DEVIATIONS = 8.0
 _LONGEST = 1 << 16
 
 
+Renewed = Callable[[int, ServerEnd, Roll], tuple[ServerEnd, Roll]]
+
+
+def lasting(round_: int, end: ServerEnd, roll: Roll) -> tuple[ServerEnd, Roll]:
+    """Keep one session for all rounds."""
+    return end, roll
+
+
 class Rounds:
     """Runs the rounds of one run.
 
@@ -63,6 +71,8 @@ class Rounds:
     watcher : Watcher
     late : callable, optional
         Who is to be taken for late, in a simulation.
+    renewed : callable, optional
+        From a round that is about to begin, the channel's end and the roll to those for it.
     """
 
     def __init__(
@@ -74,9 +84,10 @@ class Rounds:
         folder: RunFolder,
         watcher: Watcher,
         late: Late = nobody,
+        renewed: Renewed = lasting,
     ) -> None:
         self.grid, self.worker, self.roll, self.end = grid, worker, roll, end
-        self.folder, self.watcher, self.late = folder, watcher, late
+        self.folder, self.watcher, self.late, self.renewed = folder, watcher, late, renewed
         self.scenario = worker.scenario
 
     def run(self) -> Vector:
@@ -90,10 +101,21 @@ class Rounds:
         rows = [row for row in self.folder.lines(METRICS) if row["round"] <= point.round]
         for round_ in range(point.round + 1, self.scenario.federation.rounds + 1):
             start = time.monotonic()
-            row, point = self.one(round_, point, rows)
+            row, point = self._attended(round_, point, rows)
             row["seconds"] = time.monotonic() - start
             self._finish(row, rows, point)
         return published(point.change)
+
+    def _attended(
+        self, round_: int, before: Checkpoint, rows: Sequence[dict[str, Any]]
+    ) -> tuple[dict[str, Any], Checkpoint]:
+        """Run one round in a session with those who are there; the row says who came and went."""
+        known = self.roll.nodes.keys()
+        self.end, self.roll = self.renewed(round_, self.end, self.roll)
+        now = self.roll.nodes.keys()
+        row, after = self.one(round_, before, rows)
+        changes = {"joined": sorted(now - known), "left": sorted(known - now)}
+        return {**row, **{change: clients for change, clients in changes.items() if clients}}, after
 
     def one(
         self, round_: int, before: Checkpoint, rows: Sequence[dict[str, Any]] = ()
