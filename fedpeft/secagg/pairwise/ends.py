@@ -17,7 +17,7 @@ from fedpeft.secagg.pairwise.round import PairwiseRound
 from fedpeft.secagg.pairwise.server import PairwiseServer
 from fedpeft.secagg.pairwise.wire import contribution_length
 from fedpeft.secagg.trust.certificate import Revocations
-from fedpeft.secagg.trust.manifest import Manifest
+from fedpeft.secagg.trust.manifest import Manifest, Terms
 
 
 @dataclass(frozen=True)
@@ -134,10 +134,17 @@ def require_cohort(manifest: Manifest, purpose: str, size: int, found: str) -> N
     ------
     RunError
     """
-    terms = manifest.of(purpose)
+    wrong = flaw(manifest.of(purpose), size, manifest.corrupt, manifest.dropout)
+    if wrong is not None:
+        raise RunError(f"secure session, {purpose}", found, wrong)
+
+
+def flaw(terms: Terms, size: int, corrupt: float, dropout: float) -> str | None:
+    """Return what is expected instead of a cohort of so many; None when it will do."""
     if size < terms.n_min:
-        raise RunError(f"secure session, {purpose}", found, f"at least {terms.n_min} of {terms.n_max}")
+        return f"at least {terms.n_min} of {terms.n_max}"
     try:
-        parameters(size, manifest.corrupt, manifest.dropout)
+        parameters(size, corrupt, dropout)
     except ProtocolError as error:
-        raise RunError(f"secure session, {purpose}", found, "a cohort that works", str(error)) from error
+        return f"a cohort that works; {error}"
+    return None
