@@ -15,7 +15,7 @@ from flwr.clientapp.typing import Mod
 from fedpeft.adapters.schema import Vector
 from fedpeft.errors import DataError, ProtocolError
 from fedpeft.federation.fleet import bonds
-from fedpeft.federation.locate import run_folder_of, scenario_of
+from fedpeft.federation.locate import config_of, run_folder_of, scenario_of
 from fedpeft.federation.messages import COHORT, Fact, facts, parcel, read_bounded, read_named, read_request
 from fedpeft.federation.personal import keep_personal, score_stranger
 from fedpeft.federation.plan import RoundPlan
@@ -50,7 +50,8 @@ def _warm(scenario: str, folder: str, device: Device | None) -> Worker:
 
 def worker_of(context: Context) -> Worker:
     """Return the worker for a run's configuration."""
-    return worker_at(str(scenario_of(context.run_config)), str(run_folder_of(context)), device_of(context.node_config))
+    scenario, folder = scenario_of(config_of(context)), run_folder_of(context)
+    return worker_at(str(scenario), str(folder), device_of(context.node_config))
 
 
 def device_of(node_config: Mapping[str, Any]) -> Device | None:
