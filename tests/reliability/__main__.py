@@ -1,0 +1,107 @@
+"""Play the faults and write down what came of them: ``python -m tests.reliability [--stock] [--only a,b]``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from .faults import EXPIRING, FAULTS, Fault
+from .operation import TIMEOUT, Operation, scenario_of
+from .page import write_page
+from .record import OURS, STOCK, keep, stamp
+from .stock import INJECTED, StockFederation, moved_clock, outcome
+
+CLIENTS, COHORT, ROUNDS = 6, 5, 2000
+_NAMES = [fault.name for fault in FAULTS]
+_DAY, _SOON = 86_400, 100.0
+
+
+def play(chosen: list[Fault]) -> list[dict[str, Any]]:
+    """Do one fault after the other to one federation of ours."""
+    ends = any(fault.name == "expired" for fault in chosen)
+    with TemporaryDirectory(prefix="fedpeft-faults-", ignore_cleanup_errors=True) as folder:
+        days = lambda index: _SOON / _DAY if ends and index == EXPIRING else 1.0  # noqa: E731
+        op = Operation(Path(folder) / "federation", scenario_of("faults", CLIENTS, COHORT, ROUNDS), days)
+        rows, spans = [], []
+        with op:
+            try:
+                op.settle()
+                for fault in chosen:
+                    first = op.keeper.last + 1
+                    rows.append(_one(op, fault))
+                    spans.append((first, op.keeper.last))
+                    say(rows[-1])
+            finally:
+                if len(rows) < len(chosen):
+                    say({"server": op.log[-3000:]})
+            for row, span in zip(rows, spans, strict=True):
+                found = op.keeper.verdict(*span)
+                row |= {
+                    "rounds": found.rounds,
+                    "burnt": found.burnt,
+                    "fewest": found.fewest,
+                    "lost_rounds": len(found.lost),
+                    "wrong_sums": len(found.wrong),
+                    "unchecked": len(found.unchecked),
+                    **stamp(),
+                }
+    return rows
+
+
+def _one(op: Operation, fault: Fault) -> dict[str, Any]:
+    note = fault.inject(op)
+    end = time.monotonic()
+    good = lambda: [seen for seen in op.keeper.since(end) if not seen.row.get("burnt")]  # noqa: E731
+    op.until(lambda: bool(good()), 5 * TIMEOUT, f"round after {fault.name}")
+    recovery = good()[0].at - end
+    if not fault.loses:
+        op.settle()
+    return {"fault": fault.name, "note": note, "recovery_s": round(recovery, 1), "within": recovery <= TIMEOUT}
+
+
+def play_stock(chosen: list[str]) -> list[dict[str, Any]]:
+    """Do each fault to a stock federation of its own."""
+    rows = []
+    for name in chosen:
+        with TemporaryDirectory(prefix="fedpeft-stock-", ignore_cleanup_errors=True) as folder:
+            extra = moved_clock(Path(folder) / "clock") if name == "clock" else None
+            with StockFederation(Path(folder) / "federation", extra) as federation:
+                said, seconds = outcome(federation, INJECTED[name])
+        rows.append({"fault": name, "note": said, "recovery_s": seconds and round(seconds, 1), **stamp()})
+        say(rows[-1])
+        keep(STOCK, rows, "fault", _NAMES)
+    return rows
+
+
+def say(row: dict[str, Any]) -> None:
+    """Print, at once."""
+    print(time.strftime("%H:%M:%S"), row, flush=True)
+
+
+def main() -> int:
+    """Play and write; 1 when something that must hold did not."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--stock", action="store_true", help="stock Flower instead of fedpeft")
+    parser.add_argument("--only", default="", help="names of faults, separated by commas")
+    options = parser.parse_args()
+    wanted = options.only.split(",") if options.only else _NAMES
+    if unknown := set(wanted) - set(_NAMES):
+        parser.error(f"unknown: {sorted(unknown)}; known: {_NAMES}")
+    if options.stock:
+        play_stock([name for name in wanted if name in INJECTED])
+        write_page()
+        return 0
+    rows = play([fault for fault in FAULTS if fault.name in wanted])
+    keep(OURS, rows, "fault", _NAMES)
+    write_page()
+    bad = [row["fault"] for row in rows if row["lost_rounds"] or row["wrong_sums"] or not row["within"]]
+    print(f"{len(rows)} faults; not as it must be: {bad or 'none'}")
+    return bool(bad)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
