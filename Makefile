@@ -40,6 +40,8 @@ reliability: setup
 	$(BIN)/python -m tests.reliability
 	$(BIN)/python -m tests.reliability --only revoked,expired
 	$(BIN)/python -m tests.reliability --stock
+	$(BIN)/fedpeft bench transport --full --json | tail -n 1 > tests/reliability/results/transport.jsonl
+	$(BIN)/python -m tests.reliability.page
 
 soak: setup
 	$(BIN)/python -m tests.reliability.soak --rounds 50

@@ -8,7 +8,7 @@ import ssl
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPSConnection
 from pathlib import Path
@@ -21,6 +21,7 @@ from fedpeft.secagg.trust.enrolling import NODE_KEY
 from fedpeft.secagg.trust.registry import Registry
 from fedpeft.signing.nodekey import NodeKey, own_node_key, read_node_key
 
+from .disk import fill
 from .operation import Operation
 
 ROUTES = (
@@ -61,7 +62,7 @@ def _die_at(place: str) -> Callable[[Operation], str]:
         op.until(lambda: op.nursery.died(VICTIM), 120, f"death at {place}")
         time.sleep(1.0)
         op.nursery.start(VICTIM)
-        return "started again after 1 s"
+        return "started again after 1 s, with the work that it had in hand"
 
     return inject
 
@@ -72,12 +73,12 @@ def _die_idle(op: Operation) -> str:
     op.nursery.kill(VICTIM)
     time.sleep(1.0)
     op.nursery.start(VICTIM)
-    return "started again after 1 s"
+    return "started again after 1 s, with the work that it had in hand"
 
 
 def _serverapp(op: Operation) -> str:
     op.serverapp().kill()
-    return "resumed by the supervisor"
+    return "noticed by the supervisor, which resumes the run"
 
 
 def _superlink(seconds: float) -> Callable[[Operation], str]:
@@ -89,10 +90,13 @@ def _superlink(seconds: float) -> Callable[[Operation], str]:
 
 
 def _supervisor(op: Operation) -> str:
-    op.supervisor().kill()
-    op.supervisor().wait()
+    supervisor, before = op.supervisor(), op.log.count("left behind")
+    supervisor.kill()
+    supervisor.wait()
     op.up()
-    return "`fedpeft server up` was run again"
+    # Until then what it left behind goes on with the rounds.
+    op.until(lambda: op.log.count("left behind") > before, 60, "end of what was left behind")
+    return "`fedpeft server up` was run again, ended what was left behind and resumed the run"
 
 
 def _locked(op: Operation) -> str:
@@ -111,21 +115,11 @@ def lock_database(file: Path, seconds: float) -> None:
 def _full(op: Operation) -> str:
     if not op.can_fill:
         raise PermissionError("needs root: the server's folder lies on a disk of its own, which is filled")
-    fill_disk(op.disk, HELD)
-    return f"no byte free for {HELD:.0f} s"
-
-
-def fill_disk(folder: Path, seconds: float) -> None:
-    """Leave no room on a disk for a while."""
-    ballast = folder / "ballast"
-    with ballast.open("wb", buffering=0) as file, suppress(OSError):
-        while True:
-            file.write(b"\0" * (1 << 16))
-    with ballast.open("ab", buffering=0) as file, suppress(OSError):
-        while True:
-            file.write(b"\0")
-    time.sleep(seconds)
-    ballast.unlink()
+    fill(op.disk, HELD)
+    if op.serving():
+        return "`fedpeft server up` waits"
+    op.up()
+    return "`fedpeft server up` ends with one line; started again, as its service does, it resumes the run"
 
 
 def _clock(op: Operation) -> str:

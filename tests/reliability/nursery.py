@@ -104,6 +104,7 @@ class Nursery:
     def _serve(self, orders: Any) -> None:
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks how they ended
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         while True:
             try:
                 index, mood = orders.recv()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -22,13 +21,12 @@ from fedpeft.federation.folder import SCENARIO, RunFolder, to_toml
 from fedpeft.files import write_whole
 from fedpeft.scenario import Scenario, parse_scenario
 
+from .disk import mount, unmount
 from .keeper import Keeper
 from .nursery import Nursery
 
 TIMEOUT = 60.0
 """Seconds that a client has for one request: one round timeout."""
-
-_ROOM = "192m"
 
 
 def scenario_of(name: str, clients: int, cohort: int, rounds: int) -> Scenario:
@@ -60,10 +58,7 @@ class Operation:
     def __init__(self, folder: Path, scenario: Scenario, days: Callable[[int], float] = lambda index: 1.0) -> None:
         self.scenario = scenario
         self.disk = folder / "disk"
-        self.disk.mkdir(parents=True)
-        self._mounted = os.geteuid() == 0 and not subprocess.call(
-            ["mount", "-t", "tmpfs", "-o", f"size={_ROOM}", "tmpfs", str(self.disk)]
-        )
+        self._mounted = mount(self.disk)
         made = found(self.disk / "server")
         settings = made.settings.model_copy(update={"deadline": TIMEOUT, "gathering": 20.0})
         write_whole(made.path / SETTINGS, to_toml(settings.model_dump()))
@@ -100,7 +95,7 @@ class Operation:
         self.keeper.stop()
         self.relay.stop()
         if self._mounted:
-            subprocess.call(["umount", "-l", str(self.disk)])
+            unmount(self.disk)
 
     @property
     def can_fill(self) -> bool:
@@ -128,6 +123,10 @@ class Operation:
         except subprocess.TimeoutExpired:
             self._up.kill()
             return self._up.wait()
+
+    def serving(self) -> bool:
+        """Say whether the server's process lives."""
+        return self._up is not None and self._up.poll() is None
 
     def finish(self, patience: float) -> int:
         """Wait until the run is finished; return the exit code."""

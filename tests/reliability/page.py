@@ -8,7 +8,7 @@ from fedpeft.files import write_whole
 
 from .faults import FAULTS
 from .operation import TIMEOUT
-from .record import OURS, REPOSITORY, SOAK, STOCK, read
+from .record import OURS, REPOSITORY, SOAK, STOCK, TRANSPORT, read
 
 PAGE = REPOSITORY / "docs" / "reliability.md"
 
@@ -30,6 +30,14 @@ _INAPPLICABLE = {
     "supervisor": "nobody supervises it",
     "revoked": "no certificates of clients: an operator unregisters a node by hand",
     "expired": "no certificates of clients",
+}
+_COSTS = {
+    "client_cpu_seconds_per_round": "processor time of the client, s",
+    "seconds_per_round": "seconds per round, median",
+    "requests_per_client_round": "requests",
+    "uplink_bytes": "bytes up",
+    "downlink_bytes": "bytes down",
+    "rounds": "rounds measured",
 }
 _HEAD = """\
 # What dies, and what comes of it
@@ -63,7 +71,7 @@ def page() -> str:
         cells = [fault.title, *_ours(ours.get(fault.name)), _stock(fault.name, stock.get(fault.name))]
         lines.append("| " + " | ".join(cells) + " |")
     text = _HEAD.format(timeout=TIMEOUT) + "\n".join(lines) + "\n\n" + _measured([*ours.values(), *stock.values()])
-    return text + _soak(read(SOAK))
+    return text + _soak(read(SOAK)) + _transport(read(TRANSPORT))
 
 
 def write_page() -> None:
@@ -76,7 +84,13 @@ def _ours(row: dict[str, Any] | None) -> list[str]:
         return ["not measured", "", "", "", ""]
     late = "" if row["within"] else " (late)"
     rounds = f"{row['rounds']}, {row['burnt']}, {row['lost_rounds']}"
-    return [_cell(row["note"]), f"{row['recovery_s']:.1f} s{late}", rounds, str(row["fewest"]), str(row["wrong_sums"])]
+    return [
+        _cell(row["note"]),
+        f"{row['recovery_s']:.1f} s{late}",
+        rounds,
+        str(row.get("fewest", "")),
+        str(row["wrong_sums"]),
+    ]
 
 
 def _stock(name: str, row: dict[str, Any] | None) -> str:
@@ -127,6 +141,35 @@ Resident memory in MiB, of processes older than 20 s: at the end of the first th
 {table}
 Measured {row["date"]} UTC at {row["commit"]}.
 """
+
+
+def _transport(rows: list[dict[str, Any]]) -> str:
+    if not rows:
+        return ""
+    ours, theirs, machine = rows[-1]["figures"], rows[-1]["rival"], rows[-1]["machine"]
+    table = "".join(
+        f"| {words} | {_number(ours.get(name))} | {_number(theirs.get(name))} | {_number(ours.get(f'secure_{name}'))} |\n"
+        for name, words in _COSTS.items()
+    )
+    return f"""
+## What a round costs
+
+`fedpeft bench transport --full --json`, {ours["nodes"]} nodes of each kind, the same app on the same kind of SuperLink.
+Requests and bytes are counted by a relay that ends TLS in front of the SuperLink: HTTP with its heads, polls and heartbeats
+included, with nodes that ask every 0.1 to 1 s. Processor time is that of a node and of all that it starts.
+`client_time_speedup_vs_stock` is **{ours["client_time_speedup_vs_stock"]:.0f}**.
+
+| per client and round | embedded | stock SuperNode | embedded, secure aggregation |
+|---|---|---|---|
+{table}
+Without secure aggregation except in the last column: a round is then one message per client, which favours the stock
+SuperNode. On {machine["cores"]} shared cores, Python {machine["python"]}, flwr {machine["flwr"]}; the default without `--full`
+takes three nodes of each kind and one stock round.
+"""
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from fedpeft.files import write_whole
 
 RESULTS = Path(__file__).resolve().parent / "results"
 REPOSITORY = Path(__file__).resolve().parents[2]
-OURS, STOCK, SOAK = "fedpeft.jsonl", "stock.jsonl", "soak.jsonl"
+OURS, STOCK, SOAK, TRANSPORT = "fedpeft.jsonl", "stock.jsonl", "soak.jsonl", "transport.jsonl"
 
 
 def stamp() -> dict[str, str]:

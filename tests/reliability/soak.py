@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import signal
 import sys
 import threading
 import time
@@ -189,6 +190,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with TemporaryDirectory(prefix="fedpeft-soak-", ignore_cleanup_errors=True) as folder:
         found = soak(options.rounds, options.seed, Path(folder))
     RESULTS.mkdir(exist_ok=True)

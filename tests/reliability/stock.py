@@ -24,9 +24,10 @@ from fedpeft.federation.flower_link import trusting
 from fedpeft.federation.superlink import environment_at
 from fedpeft.signing.nodekey import NodeKey, node_public, own_node_key
 
+from .disk import fill, mount, unmount
 from .faults import HELD, garbage, lock_database, mixed
 
-NODES, WATCHED = 3, 100.0
+NODES, WATCHED = 3, 90.0
 """How many, and how long one waits for the next round before it is said not to come."""
 
 _PROJECT = """\
@@ -85,7 +86,9 @@ class StockFederation:
     """A stock federation in operation: one that nobody supervises, as Flower's documents have it."""
 
     def __init__(self, folder: Path, extra: dict[str, str] | None = None) -> None:
-        self.server = found(folder / "server")
+        self.disk, self._folder = folder / "disk", folder
+        self.mounted = mount(self.disk)
+        self.server = found(self.disk / "server")
         self.home, self._out = self.server.flower, folder / "rounds"
         self.relay = Relay(self.server)
         server, port = self.server, str(self.server.settings.port)
@@ -137,6 +140,8 @@ class StockFederation:
         self.executor.stop()
         self.superlink.stop()
         self.relay.stop()
+        if self.mounted:
+            unmount(self.disk)
 
     @property
     def rounds(self) -> int:
@@ -177,6 +182,11 @@ class StockFederation:
         time.sleep(seconds)
         self.superlink.keep()  # notices
         until(lambda: self.superlink.keep() == "" and self.superlink.process is not None, 30, "a SuperLink")
+
+    def stranger(self) -> StockNode:
+        """Return a node whose key nobody registered."""
+        key = own_node_key(self._folder / "stranger.pem")
+        return StockNode(self._folder / "stranger", self.relay.address, self.server.ca, key, {})
 
     def _lines(self) -> list[str]:
         return self._out.read_text().splitlines() if self._out.exists() else [""]
@@ -224,6 +234,19 @@ def _relayed(*kinds: str) -> Callable[[StockFederation], None]:
     return inject
 
 
+def _full(federation: StockFederation) -> None:
+    if not federation.mounted:
+        raise PermissionError("needs root")
+    fill(federation.disk, HELD)
+
+
+def _stranger(federation: StockFederation) -> None:
+    node = federation.stranger()
+    node.start()
+    time.sleep(HELD)
+    node.stop()
+
+
 def _garbage(federation: StockFederation) -> None:
     garbage(federation.relay.address, trusting(federation.server.ca), federation.keys[1])
 
@@ -234,12 +257,15 @@ INJECTED: dict[str, Callable[[StockFederation], object]] = {
     "superlink-10": lambda federation: federation.restart_superlink(10.0),
     "superlink-90": lambda federation: federation.restart_superlink(90.0),
     "database": lambda federation: lock_database(federation.home / "superlink.sqlite", HELD),
+    "disk": _full,
+    "clock": lambda federation: None,
     "proxy-500": _relayed("refuse"),
     "proxy-cut": _relayed("cut-before", "cut-after"),
     "proxy-truncate": _relayed("truncate"),
+    "stranger": _stranger,
     "garbage": _garbage,
 }
-"""What is done to stock Flower, by the names of the table's rows."""
+"""What is done to stock Flower, by the names of the table's rows; a clock is wrong from the beginning."""
 
 
 def until(holds: Callable[[], bool], seconds: float, what: str) -> None:
