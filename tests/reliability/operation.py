@@ -53,9 +53,17 @@ class Operation:
     scenario : Scenario
     days : callable, optional
         For how long a client is certified, by its number.
+    relayed : bool
+        Whether devices reach the server through the relay.
     """
 
-    def __init__(self, folder: Path, scenario: Scenario, days: Callable[[int], float] = lambda index: 1.0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        scenario: Scenario,
+        days: Callable[[int], float] = lambda index: 1.0,
+        relayed: bool = True,
+    ) -> None:
         self.scenario = scenario
         self.disk = folder / "disk"
         self._mounted = mount(self.disk)
@@ -74,7 +82,8 @@ class Operation:
         for index, client in enumerate(self.worker.client_ids):
             enrol(self.server, client, folder / f"{client}-me", days(index))
             own = folder / client
-            self.nodes.append(Node(self.server, self.file, own, folder / f"{client}-me", self.relay.address))
+            address = self.relay.address if relayed else ""
+            self.nodes.append(Node(self.server, self.file, own, folder / f"{client}-me", address))
         self.nursery = Nursery(self.nodes, folder / "test")
         self.run = RunFolder(self.server.run(scenario.name))
         self.keeper = Keeper(self.worker, self.run.path, folder / "test" / "clear")

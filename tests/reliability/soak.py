@@ -31,8 +31,8 @@ from .record import REPOSITORY, RESULTS, SOAK, keep, stamp
 
 CLIENTS, COHORT = 6, 5
 PLOT = REPOSITORY / "docs" / "img" / "soak.svg"
-_PAUSE = (3.0, 8.0)
-_WEIGHTS = {"nodes": 0.7, "the ServerApp": 0.13, "the SuperLink": 0.17}
+_PAUSE = (5.0, 14.0)
+_WEIGHTS = {"nodes": 0.84, "the ServerApp": 0.06, "the SuperLink": 0.1}
 _MIB, _GROWN = 1 << 20, 20.0
 
 
@@ -109,7 +109,7 @@ def soak(rounds: int, seed: int, folder: Path) -> dict[str, Any]:
     """Run so many rounds and kill; return the figures."""
     chance, killed = random.Random(seed), Counter[str]()
     kills: list[tuple[float, str]] = []
-    op = Operation(folder / "federation", scenario_of("soak", CLIENTS, COHORT, rounds))
+    op = Operation(folder / "federation", scenario_of("soak", CLIENTS, COHORT, rounds), relayed=False)
     memory, start = Memory(op), time.monotonic()
     with op:
         memory.start()
