@@ -16,10 +16,11 @@ from fedpeft.adapters.schema import Vector
 from fedpeft.errors import DataError, ProtocolError
 from fedpeft.federation.fleet import bonds
 from fedpeft.federation.locate import config_of, run_folder_of, scenario_of
-from fedpeft.federation.messages import COHORT, Fact, facts, parcel, read_bounded, read_named, read_request
+from fedpeft.federation.messages import COHORT, Fact, facts, parcel, read_bounded, read_facts, read_named, read_request
 from fedpeft.federation.personal import keep_personal, score_stranger
 from fedpeft.federation.plan import RoundPlan
 from fedpeft.federation.sessions import end_of, join, leave, meet
+from fedpeft.federation.spoken import require_spoken, spoken
 from fedpeft.federation.worker import Device, Worker
 from fedpeft.methods.attached import SHARED
 from fedpeft.secagg import Asked
@@ -29,7 +30,7 @@ from fedpeft.secagg.trust.manifest import LIMIT
 from fedpeft.signing.signature import SIGNATURE
 
 STATES = "clients"
-_CLIENT, _IDENTITY, _PINNED = "client", "identity", "pinned"
+_CLIENT, _IDENTITY, _PINNED, _DEVICE = "client", "identity", "pinned", "device"
 
 # A request holds a signature per survivor at most, and a sealed share per ward; its reader knows the exact length.
 _MOST = 1 << 24
@@ -58,13 +59,14 @@ def device_of(node_config: Mapping[str, Any]) -> Device | None:
     """Return whose device this is; None where a simulation numbers its clients."""
     if _CLIENT not in node_config:
         return None
-    values = {name: str(node_config[name]) for name in (_CLIENT, _IDENTITY, _PINNED)}
-    return Device(values[_CLIENT], Path(values[_IDENTITY]), Path(values[_PINNED]))
+    values = {name: str(node_config[name]) for name in (_CLIENT, _IDENTITY, _PINNED, _DEVICE)}
+    return Device(values[_CLIENT], Path(values[_IDENTITY]), Path(values[_PINNED]), values[_DEVICE])
 
 
 def node_config_of(device: Device) -> dict[str, str]:
     """Return the node configuration of a device's node."""
-    return {_CLIENT: device.client, _IDENTITY: str(device.identity), _PINNED: str(device.pinned)}
+    files = {_IDENTITY: str(device.identity), _PINNED: str(device.pinned)}
+    return {_CLIENT: device.client, **files, _DEVICE: device.kind}
 
 
 def client_app(mods: Iterable[Mod] = ()) -> ClientApp:
@@ -100,11 +102,14 @@ def client_app(mods: Iterable[Mod] = ()) -> ClientApp:
     @_discreet
     def hello(message: Message, context: Context) -> Message:
         worker, client = worker_of(context), _client(context)
+        require_spoken(read_facts(message) if message.content else {}, "the server", "this device")
         if worker.device and client not in worker.client_ids:
             raise ProtocolError("client", client, f"one of the scenario's {len(worker.client_ids)} clients")
         ready = bool(worker.splits(client).train.tokens)
         values: dict[str, Fact] = {
+            **spoken(),
             "client": client,
+            "device": worker.fleet.classes[client],
             "scenario": worker.scenario.digest,
             **bonds(worker.fleet.of(client)),
             "ready": ready,

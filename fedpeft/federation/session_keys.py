@@ -73,7 +73,7 @@ class SessionKeys:
             terms=terms(worker, scenario),
             rounds=scenario.federation.rounds,
             corrupt=scenario.channel.corrupt,
-            dropout=scenario.channel.dropout,
+            dropout=scenario.vanishing,
             schema=worker.attached.schemas[SHARED].digest,
             scenario=scenario.digest,
         )
