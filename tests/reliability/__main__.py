@@ -20,7 +20,7 @@ from .stock import INJECTED, StockFederation, moved_clock, outcome
 CLIENTS, COHORT, ROUNDS = 6, 5, 2000
 _NAMES = [fault.name for fault in FAULTS]
 _DAY, _SOON = 86_400, 100.0
-_AT_A_TIME = 3
+_AT_A_TIME = 2
 
 
 def play(chosen: list[Fault]) -> list[dict[str, Any]]:
