@@ -16,7 +16,7 @@ from pathlib import Path
 from fedpeft.federation.deployed.server_folder import ServerFolder
 from fedpeft.federation.flower_link import trusting
 
-_HOST = "127.0.0.1"
+_HOST, _PATIENCE = "127.0.0.1", 10.0
 _REFUSAL = b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 5\r\nconnection: close\r\n\r\nsorry"
 
 Fault = Callable[[str], str]
@@ -61,8 +61,8 @@ class Relay:
         self._theirs, self._ours = trusting(server.ca), _serving(server.certificate, server.certificate_key)
         self.traffic = Traffic()
         self.fault: Fault = lambda line: ""
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, name="relay", daemon=True)
+        self._began = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="relay", daemon=True)
 
     def start(self) -> None:
         """Begin."""
@@ -70,15 +70,19 @@ class Relay:
 
     def stop(self) -> None:
         """End."""
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
+        if self._thread.is_alive() and self._began.wait(_PATIENCE):
+            self._loop.call_soon_threadsafe(self._ended.set)
+            self._thread.join()
         self._socket.close()
 
-    def _run(self) -> None:
+    async def _serve(self) -> None:
+        self._loop, self._ended = asyncio.get_running_loop(), asyncio.Event()
         # Connections that break are this relay's trade: nothing to log.
         self._loop.set_exception_handler(lambda loop, context: None)
-        self._loop.run_until_complete(asyncio.start_server(self._client, sock=self._socket, ssl=self._ours))
-        self._loop.run_forever()
+        server = await asyncio.start_server(self._client, sock=self._socket, ssl=self._ours)
+        self._began.set()
+        await self._ended.wait()
+        server.close()
 
     async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         upstream: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
