@@ -6,7 +6,7 @@ import argparse
 import signal
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -72,12 +72,12 @@ def _one(op: Operation, fault: Fault) -> dict[str, Any]:
 
 def play_stock(chosen: list[str]) -> list[dict[str, Any]]:
     """Do each fault to a stock federation of its own; some at a time: mostly one waits."""
-    rows = []
     with ThreadPoolExecutor(_AT_A_TIME) as pool:
-        for row in pool.map(_one_stock, chosen):
-            rows.append(row)
-            keep(STOCK, rows, "fault", _NAMES)
-    return rows
+        played = [pool.submit(_one_stock, name) for name in chosen]
+        for done in as_completed(played):
+            if done.exception() is None:
+                keep(STOCK, [done.result()], "fault", _NAMES)
+    return [done.result() for done in played]
 
 
 def _one_stock(name: str) -> dict[str, Any]:

@@ -174,8 +174,11 @@ class StockFederation:
     def serverapp(self) -> psutil.Process:
         """Return the ServerApp."""
         assert self.executor.process is not None
-        family = psutil.Process(self.executor.process.pid).children(recursive=True)
-        return next(child for child in family if "serverapp" in " ".join(child.cmdline()))
+        for child in psutil.Process(self.executor.process.pid).children(recursive=True):
+            with suppress(psutil.Error):  # one that ends meanwhile
+                if "serverapp" in " ".join(child.cmdline()):
+                    return child
+        raise ProcessLookupError("ServerApp")
 
     def working(self) -> int:
         """How many SuperNodes have not given up: their process lives, and their last words are not of an end."""
@@ -221,7 +224,7 @@ def outcome(federation: StockFederation, inject: Callable[[StockFederation], obj
 def _there(federation: StockFederation) -> bool:
     try:
         federation.serverapp()
-    except StopIteration:
+    except ProcessLookupError:
         return False
     return True
 
