@@ -27,9 +27,10 @@ from fedpeft.signing.nodekey import NodeKey, node_public, own_node_key
 from .disk import fill, mount, unmount
 from .faults import HELD, garbage, lock_database, mixed
 
-NODES, WATCHED = 3, 90.0
+NODES, WATCHED = 3, 80.0
 """How many, and how long one waits for the next round before it is said not to come."""
 
+_ENDS = ("exit-codes", "Finished server process", "Traceback")
 _PROJECT = """\
 [project]
 name = "plain"
@@ -181,8 +182,10 @@ class StockFederation:
         raise ProcessLookupError("ServerApp")
 
     def working(self) -> int:
-        """How many SuperNodes have not given up: their process lives, and their last words are not of an end."""
-        return sum(node.alive and "exit-codes" not in node.log[-3000:] for node in self.nodes)
+        """How many SuperNodes have not given up; one that has may live on as a process, and say nothing more."""
+        words = [node.log.rpartition("Starting Flower SuperNode")[2] for node in self.nodes]
+        given_up = [any(end in said for end in _ENDS) for said in words]
+        return sum(node.alive and not gone for node, gone in zip(self.nodes, given_up, strict=True))
 
     def restart_superlink(self, seconds: float) -> None:
         """Kill -9 the SuperLink and start it again, by hand."""
