@@ -296,7 +296,6 @@ class EdgeClient:
             When it cannot take part at all; errors of server and network are waited out.
         """
         asked = policy or self.policy
-        self._stopping.clear()
         seat = Seat(
             member=Membership.read(self.home.federation),
             home=self.home,
@@ -309,10 +308,13 @@ class EdgeClient:
             once=once,
             stopping=self._stopping,
         )
-        return joiner(seat)
+        try:
+            return joiner(seat)
+        finally:
+            self._stopping.clear()
 
     def stop(self) -> None:
-        """Let :meth:`join` end after what it has in hand; may be called from another thread or a signal handler."""
+        """Let :meth:`join` end after what it has in hand, or as soon as it is called; any thread may call this."""
         self._stopping.set()
 
     def forget(self) -> int:

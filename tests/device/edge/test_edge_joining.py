@@ -104,3 +104,11 @@ def test_asynchronous_apps_enrol_join_and_cancel(tmp_path: Path) -> None:
 
     asyncio.run(app())
     assert ended.wait(20)
+
+
+def test_who_stops_before_the_rounds_begin_does_not_wait_for_them(tmp_path: Path) -> None:
+    client = EdgeClient.enrol(tmp_path / "me", "good", enroller)
+    client.stop()
+    assert client.join(until_stopped) == Joined(1, None)
+    threading.Timer(0.2, client.stop).start()
+    assert client.join(until_stopped) == Joined(1, None)
