@@ -17,10 +17,12 @@ from fedpeft.device.edge.events import Contributed
 from fedpeft.errors import DataError, ProtocolError
 from fedpeft.federation.fleet import bonds
 from fedpeft.federation.locate import run_folder_of, scenario_of
-from fedpeft.federation.messages import COHORT, Fact, facts, parcel, read_bounded, read_named, read_request
-from fedpeft.federation.personal import keep_personal, score_stranger
+from fedpeft.federation.messages import COHORT, Fact, facts, parcel, read_bounded, read_facts, read_named, read_request
+from fedpeft.federation.personal import keep_own, keep_personal, score_stranger
 from fedpeft.federation.plan import RoundPlan
+from fedpeft.federation.session_keys import PEOPLE_PURPOSE
 from fedpeft.federation.sessions import end_of, join, leave, meet
+from fedpeft.federation.spoken import require_spoken, spoken
 from fedpeft.federation.worker import Device, Worker
 from fedpeft.methods.attached import SHARED
 from fedpeft.secagg import Asked
@@ -30,7 +32,7 @@ from fedpeft.secagg.trust.manifest import LIMIT
 from fedpeft.signing.signature import SIGNATURE
 
 STATES = "clients"
-_CLIENT, _IDENTITY, _PINNED = "client", "identity", "pinned"
+_CLIENT, _IDENTITY, _PINNED, _DEVICE = "client", "identity", "pinned", "device"
 
 # A request holds a signature per survivor at most, and a sealed share per ward; its reader knows the exact length.
 _MOST = 1 << 24
@@ -73,13 +75,14 @@ def device_of(node_config: Mapping[str, Any]) -> Device | None:
     """Return whose device this is; None where a simulation numbers its clients."""
     if _CLIENT not in node_config:
         return None
-    values = {name: str(node_config[name]) for name in (_CLIENT, _IDENTITY, _PINNED)}
-    return Device(values[_CLIENT], Path(values[_IDENTITY]), Path(values[_PINNED]))
+    values = {name: str(node_config[name]) for name in (_CLIENT, _IDENTITY, _PINNED, _DEVICE)}
+    return Device(values[_CLIENT], Path(values[_IDENTITY]), Path(values[_PINNED]), values[_DEVICE])
 
 
 def node_config_of(device: Device) -> dict[str, str]:
     """Return the node configuration of a device's node."""
-    return {_CLIENT: device.client, _IDENTITY: str(device.identity), _PINNED: str(device.pinned)}
+    files = {_IDENTITY: str(device.identity), _PINNED: str(device.pinned)}
+    return {_CLIENT: device.client, **files, _DEVICE: device.kind}
 
 
 def client_app(mods: Iterable[Mod] = ()) -> ClientApp:
@@ -106,7 +109,8 @@ def client_app(mods: Iterable[Mod] = ()) -> ClientApp:
     query.survivors …  the stages after which the sum can be opened       signatures, seeds, shares
     query.leave        the session is over: forget its keys               name
     query.adopt        the run is over: here is its global adapter        name
-    train.personalize  fine-tune, gate, keep, and score on test text      metrics
+    train.keep         fine-tune, gate, keep; how much does it help?      protected totals
+    train.personalize  the same, for a study (simulations only)           metrics
     evaluate.stranger  score another's adapter (simulations only)         metrics
     ================== ================================================== =========================
     """
@@ -116,11 +120,14 @@ def client_app(mods: Iterable[Mod] = ()) -> ClientApp:
     @_discreet
     def hello(message: Message, context: Context) -> Message:
         worker, client = worker_of(context), _client(context)
+        require_spoken(read_facts(message) if message.content else {}, "the server", "this device")
         if worker.device and client not in worker.client_ids:
             raise ProtocolError("client", client, f"one of the scenario's {len(worker.client_ids)} clients")
         reason = worker.reluctance(client)
         values: dict[str, Fact] = {
+            **spoken(),
             "client": client,
+            "device": worker.fleet.classes[client],
             "scenario": worker.scenario.digest,
             **bonds(worker.fleet.of(client)),
             "ready": not reason,
@@ -177,10 +184,16 @@ def client_app(mods: Iterable[Mod] = ()) -> ClientApp:
     for name in STAGES:
         stage(name)
 
+    @app.train("keep")
+    @_discreet
+    def keep(message: Message, context: Context) -> Message:
+        return _contribution(message, context, PEOPLE_PURPOSE)
+
     @app.train("personalize")
     @_discreet
     def personalize(message: Message, context: Context) -> Message:
         worker, plan, change, _ = _agreed(message, context)
+        _require_simulation(worker, message)
         try:
             result = keep_personal(worker, _client(context), change, plan.model)
         except DataError as error:
@@ -191,6 +204,7 @@ def client_app(mods: Iterable[Mod] = ()) -> ClientApp:
     @_discreet
     def stranger(message: Message, context: Context) -> Message:
         worker, _, change, extra = _agreed(message, context, ("other",))
+        _require_simulation(worker, message)
         if extra["other"] not in worker.client_ids:
             raise ProtocolError("request other", extra["other"], "a client of this federation")
         metrics = score_stranger(worker, _client(context), extra["other"], change)
@@ -218,17 +232,21 @@ def _discreet(call: _Call) -> _Call:
 def _contribution(message: Message, context: Context, purpose: str) -> Message:
     """Work on a client's text, where that is allowed, and answer with what only a sum can open."""
     worker, plan, change, extra = _agreed(message, context, (COHORT,))
-    client, trains = _client(context), purpose == "train"
-    asked = _asked(plan, purpose, extra)
-    # A round begins with the adapter of the one before; what is scored is a round's own.
-    worker.saw(plan.round - trains, change)
+    client = _client(context)
+    # What people keep is asked for after the last round, and on the clock of that round: sessions know no later one.
+    round_ = plan.round - 1 if purpose == PEOPLE_PURPOSE else plan.round
+    asked = Asked(round_, purpose, plan.digest, tuple(extra[COHORT].split(",")))
+    # A round begins with the adapter of the one before; what is scored, or kept, is a finished round's own.
+    worker.saw(plan.round if purpose == "evaluate" else plan.round - 1, change)
     with worker.allowed():
-        if trains:
+        if purpose == "train":
             payload = worker.train(client, plan.round, change, plan.scale)
-        else:
+        elif purpose == "evaluate":
             payload = worker.score(client, plan.round, change)
+        else:
+            payload = keep_own(worker, client, change, plan.model)
     answer = Message(parcel(end_of(worker, client).protect(asked, payload)), reply_to=message)
-    if trains:
+    if purpose == "train":
         worker.tell(Contributed(plan.round))
     return answer
 
@@ -244,9 +262,11 @@ def _agreed(
     return worker, plan, worker.whole(public), further
 
 
-def _asked(plan: RoundPlan, purpose: str, extra: dict[str, str]) -> Asked:
-    """Return what a request asks for; the plan has been checked."""
-    return Asked(plan.round, purpose, plan.digest, tuple(extra[COHORT].split(",")))
+def _require_simulation(worker: Worker, message: Message) -> None:
+    """Refuse, on a device, what would tell the server one person's scores."""
+    if worker.device:
+        kind = message.metadata.message_type
+        raise ProtocolError("request", kind, "train.keep, whose answers are summed", "only a simulation reads scores")
 
 
 def _client(context: Context) -> str:

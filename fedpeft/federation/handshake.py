@@ -11,7 +11,7 @@ from fedpeft.errors import ProtocolError, RunError
 from fedpeft.federation.cohort import Roll
 from fedpeft.federation.exchange import exchange
 from fedpeft.federation.messages import parcel, read_facts, read_parcel
-from fedpeft.federation.session_keys import SessionKeys
+from fedpeft.federation.session_keys import PEOPLE_PURPOSE, SessionKeys, terms
 from fedpeft.federation.watcher import Watcher
 from fedpeft.federation.worker import Worker
 from fedpeft.secagg import PlainServer, ServerEnd
@@ -19,7 +19,7 @@ from fedpeft.secagg.pairwise import PairwiseServer
 from fedpeft.secagg.pairwise.ends import PairwiseServerEnd
 from fedpeft.secagg.pairwise.parameters import parameters
 from fedpeft.secagg.pairwise.wire import ENTRY
-from fedpeft.secagg.trust import Manifest
+from fedpeft.secagg.trust import Manifest, Terms
 from fedpeft.signing.signature import public_bytes
 
 
@@ -85,20 +85,42 @@ def begin_session(
     )
     skipped |= told.failures
     ready = {client: node for client, node in roll.nodes.items() if client not in skipped}
-    _require_enough(manifest, len(ready), next(iter(skipped.values()), "and no more"))
+    error = _too_few(manifest, len(ready), next(iter(skipped.values()), "and no more"))
+    if error is not None:
+        raise error
     return PairwiseServerEnd(server), replace(roll, nodes=ready, skipped=skipped)
 
 
-def _require_enough(manifest: Manifest, ready: int, reason: str) -> None:
-    """Refuse to begin where no cohort could be opened; better here than in the first round."""
-    for terms in manifest.terms:
-        found, size = f"{ready} clients ({reason})", min(ready, terms.n_max)
-        if size < terms.n_min:
-            raise RunError(f"secure session, {terms.purpose}", found, f"at least {terms.n_min} of {terms.n_max}")
-        try:
-            parameters(size, manifest.corrupt, manifest.dropout)
-        except ProtocolError as error:
-            raise RunError(f"secure session, {terms.purpose}", found, "a cohort that works", str(error)) from error
+def enough(worker: Worker, clients: int) -> bool:
+    """Say whether so many clients are enough for a session."""
+    scenario = worker.scenario
+    if not scenario.secure:
+        return clients >= scenario.federation.minimum
+    corrupt, dropout = scenario.channel.corrupt, scenario.vanishing
+    return not any(_flaw(one, clients, corrupt, dropout) for one in terms(worker, scenario))
+
+
+def _too_few(manifest: Manifest, ready: int, reason: str) -> RunError | None:
+    """Return why no cohort could be opened; better here than in the first round."""
+    for one in manifest.terms:
+        if one.purpose == PEOPLE_PURPOSE:
+            continue  # no round waits for it
+        flaw = _flaw(one, ready, manifest.corrupt, manifest.dropout)
+        if flaw is not None:
+            return RunError(f"secure session, {one.purpose}", f"{ready} clients ({reason})", flaw)
+    return None
+
+
+def _flaw(one: Terms, ready: int, corrupt: float, dropout: float) -> str | None:
+    """Return what is expected instead of so many clients; None when they will do."""
+    size = min(ready, one.n_max)
+    if size < one.n_min:
+        return f"at least {one.n_min} of {one.n_max}"
+    try:
+        parameters(size, corrupt, dropout)
+    except ProtocolError as error:
+        return f"a cohort that works; {error}"
+    return None
 
 
 def end_session(grid: Grid, worker: Worker, roll: Roll, watcher: Watcher) -> None:

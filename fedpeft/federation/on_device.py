@@ -28,11 +28,14 @@ class Rounds:
     ----------
     rhythm : Rhythm, optional
         How often it asks the server.
+    device : str
+        Which of the scenario's classes of devices this one is of, where it has any.
     refresh : float
         Seconds after which a newer global adapter is installed while a run goes on; at its end it always is.
     """
 
     rhythm: Rhythm | None = None
+    device: str = ""
     refresh: float = 3600.0
 
     def __call__(self, seat: Seat) -> Joined:
@@ -53,7 +56,9 @@ class Rounds:
             seat.tell(event)
 
         own = replace(seat, tell=tell)
-        worker = open_worker(member.folder, member.server, member.scenario, member.identity, member.pinned, own)
+        worker = open_worker(
+            member.folder, member.server, member.scenario, member.identity, member.pinned, self.device, own
+        )
         bundles = Adoption(worker, seat)
         node = open_node(
             worker,

@@ -235,8 +235,8 @@ def test_an_enrolled_federation_is_not_simulated_and_needs_messages_not_lists(tm
         scenario("enrolled", data={"federation": "enrolled", "clients": 4})
     with pytest.raises(ScenarioError, match="devices keep messages"):
         scenario("enrolled", task={"kind": "classification"})
-    with pytest.raises(ScenarioError, match="classes are drawn"):
-        scenario("enrolled", devices=[{"name": "a", "share": 1.0, "precision": "full"}])
+    with pytest.raises(ScenarioError, match="each device says"):
+        scenario("enrolled", devices=[{"name": "a", "clients": ["ada"], "precision": "full"}])
     server = Worker(scenario("enrolled"), tmp_path)
     with pytest.raises(DataError, match="a client of the federation"):
         server.splits("ada")
