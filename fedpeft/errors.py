@@ -73,6 +73,18 @@ class RunError(FedpeftError):
     """A run folder that is missing, unfinished or in use."""
 
 
+class ShelfError(FedpeftError):
+    """A version that must not be used, or a shelf of versions that cannot be read or written."""
+
+
+class ShelfGone(ShelfError):  # noqa: N818
+    """A head, version or file that a shelf does not have, or not any more."""
+
+
+class FetchError(FedpeftError):
+    """Something that could not be fetched now; what is installed stays, and another attempt is worth it."""
+
+
 class LinkError(FedpeftError):
     """A SuperLink that did not answer, or did not answer with what was asked; worth another attempt later."""
 

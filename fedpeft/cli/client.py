@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from fedpeft.cli import edge, membership
+from fedpeft.cli import edge, membership, versions
 from fedpeft.files import write_whole
 
 client = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", help=__doc__)
@@ -25,6 +25,8 @@ for verb in (
     membership.join,
 ):
     client.command()(verb)
+for of_versions in (versions.fetch, versions.migrate, versions.rollback):
+    client.command()(of_versions)
 
 _Identity = Annotated[Path, typer.Option("--identity", help="Folder of the key and the certificate.")]
 _Pinned = Annotated[Path, typer.Option("--pinned", help="pinned.json, as the app has it.")]

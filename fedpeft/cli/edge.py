@@ -20,6 +20,7 @@ from fedpeft.device.edge.home import Home
 from fedpeft.device.edge.policy import ANYTIME, Policy
 from fedpeft.device.edge.training import Learned, Trainer
 from fedpeft.device.folders import EVERYBODY, LATEST, NOBODY, adapter_folder, base_folder, find_run
+from fedpeft.device.versions.installed import Installed
 from fedpeft.errors import FedpeftError
 
 AtHome = Annotated[Path, typer.Option("--home", help="The device's private folder; made when missing.")]
@@ -32,13 +33,16 @@ _KEYS = ("text", "time", "conversation", "mine")
 
 
 def open_client(home: Path, run: str | None = LATEST, runs: Path = Path("runs"), user: str = EVERYBODY) -> EdgeClient:
-    """Open a device over a run's bundles; without a run over what its federation left, or the latest run's.
+    """Open a device over a run's bundles; without a run over what was fetched, what joining left, or the latest run's.
 
     Raises
     ------
     FedpeftError
         When there is no such run, or a bundle or the store is refused.
     """
+    fetched = Installed(home).current() if run is None else None
+    if fetched is not None:
+        return EdgeClient(home, fetched.base, None if user == NOBODY else fetched.adapter, trusted=fetched.trusted)
     if run is None and Home(home).base.current() is not None:
         return EdgeClient(home)
     folder = find_run(run or LATEST, runs)
@@ -78,7 +82,7 @@ def consent(
     else:
         kept.withdraw()
     line = "what you write is kept here and learnt from" if given else "nothing more is kept or learnt from"
-    _say({"consent": given}, line, as_json)
+    say({"consent": given}, line, as_json)
 
 
 def add(
@@ -91,7 +95,7 @@ def add(
     Example: fedpeft client add chat.jsonl --home me
     """
     ids = Home(home).store().extend(messages_in(file))
-    _say({"kept": len(ids)}, f"{len(ids)} messages are kept in {home}", as_json)
+    say({"kept": len(ids)}, f"{len(ids)} messages are kept in {home}", as_json)
 
 
 def store(home: AtHome, as_json: AsJson = False) -> None:
@@ -106,7 +110,7 @@ def store(home: AtHome, as_json: AsJson = False) -> None:
         f"{found.messages} messages, {found.bytes / 1000:.1f} kB sealed{', ' if span else ''}{span}; "
         f"key: {key}; consent: {'given' if found.consent else 'none'}"
     )
-    _say(asdict(found), line, as_json)
+    say(asdict(found), line, as_json)
 
 
 def personalize(
@@ -122,7 +126,7 @@ def personalize(
     Example: fedpeft client personalize --home me --now
     """
     learned = learn(open_client(home, run, runs, user), ANYTIME if now else None)
-    _say(asdict(learned), told(learned), as_json)
+    say(asdict(learned), told(learned), as_json)
 
 
 def learn(client: EdgeClient, policy: Policy | None) -> Learned:
@@ -166,7 +170,7 @@ def forget(home: AtHome, as_json: AsJson = False) -> None:
     """
     gone = Home(home).store().forget()
     Home(home).personal.clear()
-    _say({"forgotten": gone}, f"{gone} messages and what was learnt from them are gone", as_json)
+    say({"forgotten": gone}, f"{gone} messages and what was learnt from them are gone", as_json)
 
 
 def messages_in(file: Path) -> list[Written]:
@@ -180,7 +184,8 @@ def _written(record: dict[str, object], where: str) -> Written:
     return Written(text_of(record, where), record.get("mine", True), str(record.get("conversation", "")), time)  # type: ignore[arg-type]  # the store checks
 
 
-def _say(facts: dict[str, object], line: str, as_json: bool) -> None:
+def say(facts: dict[str, object], line: str, as_json: bool) -> None:
+    """Print facts as one JSON object for scripts, or a line for people."""
     if as_json:
         typer.echo(json.dumps(facts))
     else:

@@ -199,7 +199,7 @@ class EdgeClient:
     @property
     def personal(self) -> bool:
         """Whether a personal adapter answers."""
-        return self.home.personal.current() is not None
+        return bool(self.home.personal.bases())
 
     def suggest(self, typed: str, count: int = 3) -> list[Suggestion]:
         """Return the likeliest next words, or completions of the one being typed, best first."""
@@ -260,7 +260,8 @@ class EdgeClient:
             self.store.prune()
             began = self.store.generation
             self._tell(Started(self.contents().messages))
-            out, voice = self.home.personal.draft(), self._speak()
+            voice = self._speak()
+            out = voice.own.draft()
             job = Job(self.owner, self.store, voice.base, self._start(), self._trusted, out, self._key)
             try:
                 learned = trainer(job)

@@ -2,10 +2,10 @@
 
 ==================================  ====================================================================
 ``store/examples.sqlite``           sealed messages; beside it ``keys/`` where there is no keyring
-``personal/<name>/``                a personal adapter, signed by the device's own key
-``personal/current``                the name of the one that answers; replaced at once, so nobody sees half a change
+``personal/<base>/``                the personal adapter for a base, signed by the device's own key; see :mod:`.slot`
 ``device.pem``                      the device's own key
 ``training.lock``                   held by who trains
+``versions/``                       what was fetched of a federation's versions; see :mod:`fedpeft.device.versions`
 ``federation/``                     the device's place in a federation; see :mod:`.membership`
 ==================================  ====================================================================
 """
@@ -15,6 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from fedpeft.device.edge.personal import Personal
 from fedpeft.device.edge.slot import Slot
 from fedpeft.device.edge.store import ExampleStore
 from fedpeft.files import private_folder
@@ -47,9 +48,9 @@ class Home:
         return self.folder / "federation"
 
     @property
-    def personal(self) -> Slot:
-        """The person's own adapter."""
-        return Slot(self.folder / "personal")
+    def personal(self) -> Personal:
+        """The person's own adapters."""
+        return Personal(self.folder / "personal")
 
     @property
     def base(self) -> Slot:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from fedpeft.federation.node.backoff import Backoff
+from fedpeft.backoff import Backoff
 from fedpeft.federation.superlink import end_process, environment_at
 from fedpeft.files import write_whole
 

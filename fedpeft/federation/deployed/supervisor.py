@@ -18,6 +18,7 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
+from fedpeft.backoff import Backoff
 from fedpeft.errors import FedpeftError, LinkError, RunError
 from fedpeft.federation.deployed.admission import admit, registry_changed
 from fedpeft.federation.deployed.programs import Program, end_leftovers, remember
@@ -27,7 +28,6 @@ from fedpeft.federation.flower_app import write_app
 from fedpeft.federation.flower_control import ControlLine
 from fedpeft.federation.flower_link import trusting
 from fedpeft.federation.folder import RUN, SCENARIO, RunFolder
-from fedpeft.federation.node.backoff import Backoff
 from fedpeft.federation.people import require_summable
 from fedpeft.federation.superlink import environment_at
 from fedpeft.files import write_whole
