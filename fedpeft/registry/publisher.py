@@ -60,7 +60,7 @@ class Publisher(Shelf):
     """
 
     def __init__(self, folder: Path, federation: str, key: SigningKey | None = None) -> None:
-        self.key = key or own_key(folder / TRUST / KEY)
+        self.key = key or _own_key(folder)
         mine = Trust(federation, frozenset({public_bytes(self.key).hex()}))
         for part in (HEADS, BLOBS):
             (folder / part).mkdir(parents=True, exist_ok=True)
@@ -158,38 +158,6 @@ class Publisher(Shelf):
         self.show_heads()
         return head
 
-    def collect(self, keep: int = 10) -> tuple[int, int]:
-        """Remove versions that no channel had as one of its last heads, and files that no version has.
-
-        Parameters
-        ----------
-        keep : int
-            How many of the last heads of each channel.
-
-        Returns
-        -------
-        versions, bytes : int
-            How many were removed.
-        """
-        if keep < 1:
-            raise ShelfError("--keep", keep, "1 or more: the head itself stays")
-        with self.index.writing() as index:
-            kept = {h.version for channel in index.channels() for h in self.heads_in(index, channel)[:keep]}
-            gone = [version.id for version in self.versions_in(index) if version.id not in kept]
-            for id_ in gone:
-                index.drop_version(id_)
-        freed = 0
-        with self.index.writing() as index:  # what is removed below is what the index does not know any more
-            versions = self.versions_in(index)
-            known = {version.id for version in versions} | {Path(HEADS).name}
-            files = {file.sha256 for version in versions for _, _, file in version.files()}
-            for part, wanted in ((VERSIONS, known), (BLOBS, files)):
-                for path in (self.folder / part).iterdir():
-                    if path.name not in wanted:
-                        freed += path.stat().st_size
-                        path.unlink()
-        return len(gone), freed
-
     def show_heads(self) -> None:
         """Write the heads' files as the index has them."""
         with self.index.writing() as index:
@@ -250,6 +218,14 @@ class Publisher(Shelf):
     def _fingerprint(self, base: Mapping[str, File]) -> str:
         manifest = Manifest.from_json(self.blob(base[MANIFEST].sha256).read_bytes(), str(self.folder))
         return manifest.base_fingerprint
+
+
+def _own_key(folder: Path) -> SigningKey:
+    """Return the key that a shelf has of its own; only a new shelf gets one."""
+    path = folder / TRUST / KEY
+    if (folder / PINNED).exists() and not path.exists():
+        raise ShelfError(f"key of shelf {folder}", "none here", "the one that signed it", "name it with --key")
+    return own_key(path)
 
 
 def _same(one: Version, other: Version) -> bool:

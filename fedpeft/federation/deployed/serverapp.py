@@ -76,7 +76,7 @@ def conduct_deployed(grid: Grid, worker: Worker, run: RunFolder, server: ServerF
     rounds = Rounds(link, worker, roll, end, run, watcher, renewed=attendance.renewed)
     change = federate(rounds, sum_people)
     if worker.scenario.enrolled:
-        hand_out(LinkGrid(grid, min(_HANDING_OUT, server.settings.deadline)), rounds, change)
+        hand_out(LinkGrid(grid, min(_HANDING_OUT, patience(worker, server))), rounds, change)
 
 
 def patience(worker: Worker, server: ServerFolder) -> float:
