@@ -213,9 +213,9 @@ def test_a_document_of_another_kind_federation_signer_or_spelling_is_refused(sig
         (signed["version"], TRUST, "signature"),
         (signed["head"], Trust("other", TRUST.signers), "federation"),
         (signed["head"], Trust(FEDERATION, frozenset()), "signer"),
-        (b"", TRUST, "a head and its signature"),
-        (b"[]\n00", TRUST, "a head and its signature"),
-        (b'{"signer": 3}\n', TRUST, "signer"),
+        (b"", TRUST, "a document and its signature"),
+        (b"[]\n00", TRUST, "a document and its signature"),
+        (b'{"signer": 3}\n', TRUST, "a document and its signature"),
     ):
         with pytest.raises(ShelfError, match=match):
             Head.read(data, trust, "here")

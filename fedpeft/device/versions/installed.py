@@ -28,7 +28,7 @@ from fedpeft.device.bundle import Bundle
 from fedpeft.device.edge.home import Home
 from fedpeft.device.lock import held
 from fedpeft.device.manifest import Digest, Key
-from fedpeft.device.versions.document import Trust
+from fedpeft.device.versions.document import Trust, claimed_signer
 from fedpeft.device.versions.source import parse_head, parse_version
 from fedpeft.device.versions.version import KINDS, Head, Kind, Version
 from fedpeft.errors import BundleError, ShelfError
@@ -210,7 +210,7 @@ class Installed:
         if not path.exists():
             return None
         data = path.read_bytes()
-        if not any(f'"signer":"{signer}"'.encode() in data for signer in trust.signers):
+        if claimed_signer(data, str(path)) not in trust.signers:
             return None
         return parse_head(data, trust, channel, str(self.folder))
 
