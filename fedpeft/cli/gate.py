@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from fedpeft.cli.options import AsJson, require_extra
-from fedpeft.gate.notice import PORT
+from fedpeft.gate.notice import PORT, TLS
+from fedpeft.signing.tls import CA, SERVER, SERVER_KEY
 
 Registry = Annotated[Path, typer.Option("--registry", help="The registry's folder.")]
 
@@ -27,6 +28,7 @@ def token(
     gate: Annotated[
         str, typer.Option(help=f"HOST:PORT of the gate; by default the server's first name and {PORT}.")
     ] = "",
+    ca: Annotated[Path | None, typer.Option(help="ca.pem; by default the one beside the registry.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a one-time token with which a device enrols, and print it, once: only its hash is kept.
@@ -37,9 +39,9 @@ def token(
     from fedpeft.gate.tokens import Tokens
     from fedpeft.secagg.trust.registry import Registry as Held
 
-    folder = registry.resolve().parent
+    held, folder = Tokens(Held(registry)), registry.resolve().parent
     address = gate or f"{public_host(folder)[0]}:{PORT}"
-    made = Tokens(Held(registry)).issue(client, address, authority_of(folder), hours)
+    made = held.issue(client, address, authority_of(ca or folder / TLS / CA), hours)
     typer.echo(json.dumps({"client": client, "id": made.id.hex(), "token": str(made)}) if as_json else str(made))
 
 
@@ -99,4 +101,5 @@ def gate(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     console.print(f"the gate of {made.notice.federation} is open at https://{listen}:{sock.getsockname()[1]}/gate/")
-    serve_https(made.app(routes(folder / SHELF)), sock, folder / "tls" / "server.pem", folder / "tls" / "server.key")
+    pem = folder / TLS
+    serve_https(made.app(routes(folder / SHELF)), sock, pem / SERVER, pem / SERVER_KEY)

@@ -54,6 +54,10 @@ def join(
     now: Annotated[bool, typer.Option("--now", help="Whatever the policy says.")] = False,
     once: Annotated[bool, typer.Option("--once", help="End when one run is over.")] = False,
     personalize: Annotated[bool, typer.Option("--personalize", help="Train the personal adapter at the end.")] = False,
+    device: Annotated[
+        str,
+        typer.Option(help="Which of the scenario's [[devices]] this is; else drawn, if clients are listed."),
+    ] = "",
     server: Annotated[str, typer.Option(help="HOST:PORT of the server.", rich_help_panel=_BY_HAND)] = "",
     scenario: Annotated[Path | None, typer.Option(help="The scenario.", rich_help_panel=_BY_HAND)] = None,
     identity: Annotated[Path | None, typer.Option(help="Folder of the keys.", rich_help_panel=_BY_HAND)] = None,
@@ -68,7 +72,7 @@ def join(
     """
     require_extra("fedpeft client join", "federate", "flwr", "torch")
     if scenario and identity and pinned and ca:
-        _join_by_hand(home, server, scenario, identity, pinned, ca)
+        _join_by_hand(home, server, scenario, identity, pinned, ca, device)
         return
     if scenario or identity or pinned or ca or server:
         raise FedpeftError("options", "some", "all of --server, --scenario, --identity, --pinned and --ca, or none")
@@ -78,16 +82,16 @@ def join(
     policy = ANYTIME if now else Policy(idle=None)
     client = EdgeClient(home, observer=_say)
     on_signals(client.stop)
-    joined = client.join(Rounds(), policy, once=once)
+    joined = client.join(Rounds(device=device), policy, once=once)
     typer.echo(f"took part in {joined.contributions} rounds")
     if personalize:
         typer.echo(edge.told(edge.learn(client, policy)))
 
 
-def _join_by_hand(home: Path, server: str, scenario: Path, identity: Path, pinned: Path, ca: Path) -> None:
+def _join_by_hand(home: Path, server: str, scenario: Path, identity: Path, pinned: Path, ca: Path, device: str) -> None:
     from fedpeft.federation.joining import join_federation
 
-    node = join_federation(home, server, scenario, identity, pinned, ca, typer.echo)
+    node = join_federation(home, server, scenario, identity, pinned, ca, typer.echo, device=device)
     on_signals(node.stop)
     node.run()
     typer.echo(f"stopped after {node.answered} messages")

@@ -6,6 +6,7 @@ The base's graph is made here too where the app did not bring one: its weights a
 from __future__ import annotations
 
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,7 +18,7 @@ from fedpeft.device.edge.joining import Seat
 from fedpeft.device.edge.training import alone
 from fedpeft.device.folders import EVERYBODY
 from fedpeft.device.manifest import Manifest
-from fedpeft.errors import BaseError, BundleError, FedpeftError, StoreError
+from fedpeft.errors import AdapterError, BaseError, BundleError, FedpeftError, StoreError
 from fedpeft.export import export_adapter, export_base
 from fedpeft.export.fill import Ground
 from fedpeft.export.run import needed_sites, obstacle
@@ -25,6 +26,8 @@ from fedpeft.export.settings import RunSettings
 from fedpeft.federation.worker import Worker
 from fedpeft.methods.attached import SHARED
 from fedpeft.seeds import derive
+
+_PATIENCE = 60.0  # seconds; a disk that is full is not full for ever
 
 
 class Adoption:
@@ -50,6 +53,7 @@ class Adoption:
     def __init__(self, worker: Worker, seat: Seat) -> None:
         self._worker, self._seat = worker, seat
         self.round: int | None = None
+        self._not_before = 0.0
         scenario = worker.scenario
         self._settings = RunSettings.of(scenario.model_dump(mode="json"))
         seed = derive(scenario.seed, "initial adapter")
@@ -65,15 +69,21 @@ class Adoption:
         newest = self._worker.newest
         if newest is None or newest[0] == (self.round or 0) or self._hindered:
             return True
+        if time.monotonic() < self._not_before:
+            return False
         try:
             with alone(self._seat.home.lock):
                 self._install(*newest)
         except StoreError:
             return False  # the person's own is being trained, on top of the one before: a little later
-        except FedpeftError as error:
+        except AdapterError as error:
             self._hindered = str(error)
             self._seat.tell(Linked(f"the adapter of round {newest[0]} cannot answer on this device: {error}"))
             return True
+        except (FedpeftError, OSError) as error:
+            self._not_before = time.monotonic() + _PATIENCE
+            self._seat.tell(Linked(f"the adapter of round {newest[0]} is not installed yet: {error}"))
+            return False
         self.round = newest[0]
         self._seat.tell(Adopted(newest[0]))
         return True

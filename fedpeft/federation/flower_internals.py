@@ -17,7 +17,7 @@ from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
 from flwr.supercore.task_identity import TaskIdentity
 from google.protobuf.message import DecodeError
 
-from fedpeft.errors import LinkError
+from fedpeft.errors import VersionError
 
 CLIENT_RAISED = ErrorCode.CLIENT_APP_RAISED_EXCEPTION
 CLIENT_GONE = ErrorCode.UNKNOWN
@@ -34,11 +34,11 @@ def require_flower(found: str = "") -> None:
 
     Raises
     ------
-    LinkError
+    VersionError
     """
     found = found or version("flwr")
     if found.split(".")[:2] != FLOWER.split("."):
-        raise LinkError("flwr", found, f"{FLOWER}.x", f"pip install 'flwr>={FLOWER},<1.{int(FLOWER[2:]) + 1}'")
+        raise VersionError("flwr", found, f"{FLOWER}.x", f"pip install 'flwr>={FLOWER},<1.{int(FLOWER[2:]) + 1}'")
 
 
 def identify(run_id: int, node_id: int) -> None:
@@ -50,6 +50,16 @@ def number(message: Message, message_id: str) -> Message:
     """Give a message the id that a SuperLink would; replies refer to it."""
     message.metadata.__dict__["_message_id"] = message_id
     return message
+
+
+def dated_as(reply: Message, request: Message) -> Message:
+    """Give a reply the time and the time to live of its request, which are the server's.
+
+    Flower takes them from the device's clock, and a SuperLink drops, without a word, what is dated an hour ahead.
+    """
+    reply.metadata.created_at = request.metadata.created_at
+    reply.metadata.ttl = request.metadata.ttl
+    return reply
 
 
 def to_bytes(message: Message) -> bytes:

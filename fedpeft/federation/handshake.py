@@ -1,4 +1,4 @@
-"""The server's side of a secure session's ends: a signed manifest goes out, keys come back, all meet; all leave."""
+"""The server's side of a secure session's ends: an invitation goes out, keys come back, all meet; all leave."""
 
 from __future__ import annotations
 
@@ -7,19 +7,18 @@ from dataclasses import replace
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
-from fedpeft.errors import ProtocolError, RunError
+from fedpeft.errors import ProtocolError
 from fedpeft.federation.cohort import Roll
 from fedpeft.federation.exchange import exchange
 from fedpeft.federation.messages import parcel, read_facts, read_parcel
-from fedpeft.federation.session_keys import SessionKeys
+from fedpeft.federation.session_keys import PEOPLE_PURPOSE, SessionKeys, terms
 from fedpeft.federation.watcher import Watcher
 from fedpeft.federation.worker import Worker
 from fedpeft.secagg import PlainServer, ServerEnd
 from fedpeft.secagg.pairwise import PairwiseServer
-from fedpeft.secagg.pairwise.ends import PairwiseServerEnd
-from fedpeft.secagg.pairwise.parameters import parameters
+from fedpeft.secagg.pairwise.ends import PairwiseServerEnd, flaw, require_cohort
 from fedpeft.secagg.pairwise.wire import ENTRY
-from fedpeft.secagg.trust import Manifest
+from fedpeft.secagg.trust import Invitation
 from fedpeft.signing.signature import public_bytes
 
 
@@ -52,9 +51,10 @@ def begin_session(
     """
     if keys is None:
         return PlainServer(), roll
-    signed = keys.session(worker, run)
+    listed = keys.revoked()
+    signed = keys.session(worker, run, listed.version)
     manifest = signed.open(public_bytes(keys.operator))
-    server = PairwiseServer(manifest, keys.server, keys.authority, keys.revoked)
+    server = PairwiseServer(manifest, keys.server, keys.authority, listed)
 
     def join(client: str, message: Message) -> None:
         server.join(client, read_parcel(message.content, ENTRY))
@@ -68,7 +68,7 @@ def begin_session(
         grid,
         "query.keys",
         roll.nodes,
-        dict.fromkeys(roll.clients, parcel(signed.to_bytes())),
+        dict.fromkeys(roll.clients, parcel(Invitation.of(signed, listed).to_bytes())),
         join,
         lambda done, total: watcher.stage("keys", done, total),
     )
@@ -85,20 +85,20 @@ def begin_session(
     )
     skipped |= told.failures
     ready = {client: node for client, node in roll.nodes.items() if client not in skipped}
-    _require_enough(manifest, len(ready), next(iter(skipped.values()), "and no more"))
-    return PairwiseServerEnd(server), replace(roll, nodes=ready, skipped=skipped)
+    for one in manifest.terms:
+        if one.purpose != PEOPLE_PURPOSE:  # no round waits for that one
+            found = f"{len(ready)} clients ({next(iter(skipped.values()), 'and no more')})"
+            require_cohort(manifest, one.purpose, min(len(ready), one.n_max), found)
+    return PairwiseServerEnd(server, keys.revoked), replace(roll, nodes=ready, skipped=skipped)
 
 
-def _require_enough(manifest: Manifest, ready: int, reason: str) -> None:
-    """Refuse to begin where no cohort could be opened; better here than in the first round."""
-    for terms in manifest.terms:
-        found, size = f"{ready} clients ({reason})", min(ready, terms.n_max)
-        if size < terms.n_min:
-            raise RunError(f"secure session, {terms.purpose}", found, f"at least {terms.n_min} of {terms.n_max}")
-        try:
-            parameters(size, manifest.corrupt, manifest.dropout)
-        except ProtocolError as error:
-            raise RunError(f"secure session, {terms.purpose}", found, "a cohort that works", str(error)) from error
+def enough(worker: Worker, clients: int) -> bool:
+    """Say whether so many clients are enough for a session."""
+    scenario = worker.scenario
+    if not scenario.secure:
+        return clients >= scenario.federation.minimum
+    corrupt, dropout = scenario.channel.corrupt, scenario.vanishing
+    return not any(flaw(one, min(clients, one.n_max), corrupt, dropout) for one in terms(worker, scenario))
 
 
 def end_session(grid: Grid, worker: Worker, roll: Roll, watcher: Watcher) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from fedpeft.device.edge.joining import Seat
 from fedpeft.errors import ProtocolError
 from fedpeft.federation.client import STATES, client_app, node_config_of, serve_device
 from fedpeft.federation.node import EmbeddedNode, Rhythm
+from fedpeft.federation.node.address import is_address
 from fedpeft.federation.node.embedded import Hear
 from fedpeft.federation.worker import Device, Worker
 from fedpeft.files import private_folder
@@ -19,8 +19,6 @@ from fedpeft.secagg.trust.enrolling import NODE_KEY, Pinned
 from fedpeft.signing.nodekey import read_node_key
 
 NODE = "node"
-
-_ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
 
 
 def join_federation(
@@ -33,6 +31,7 @@ def join_federation(
     hear: Hear = lambda line: None,
     rhythm: Rhythm | None = None,
     seat: Seat | None = None,
+    device: str = "",
 ) -> EmbeddedNode:
     """Return a device's node, checked and with its base loaded; ``run()`` takes part.
 
@@ -53,30 +52,33 @@ def join_federation(
     rhythm : Rhythm, optional
     seat : Seat, optional
         The device's own text, for a scenario that leaves it to the devices.
+    device : str, optional
+        Which of the scenario's classes of devices this one is of; by default the one that the scenario draws for it.
 
     Raises
     ------
     FedpeftError
         When a file is missing or not this client's, or the client is not one of the scenario's.
     """
-    worker = open_worker(folder, server, scenario, identity, pinned, seat)
+    worker = open_worker(folder, server, scenario, identity, pinned, seat, device)
     return open_node(worker, folder, server, scenario, ca, hear, rhythm)
 
 
-def open_worker(folder: Path, server: str, scenario: Path, identity: Path, pinned: Path, seat: Seat | None) -> Worker:
+def open_worker(
+    folder: Path, server: str, scenario: Path, identity: Path, pinned: Path, seat: Seat | None, device: str = ""
+) -> Worker:
     """Check who a device is and load its base; see :func:`join_federation`."""
-    match = _ADDRESS.fullmatch(server)
-    if not match or not 0 < int(match[2]) < 65536:
+    if not is_address(server):
         raise ProtocolError("server", server, "host:port, such as fed.example.org:8000")
     known, own = Pinned.read(pinned), Identity.load(identity)
     own.certificate.check(known.authority, known.federation, own.client, time.time(), Revocations())
-    device = Device(own.client, identity.resolve(), pinned.resolve())
+    whose = Device(own.client, identity.resolve(), pinned.resolve(), device)
     agreed = load_scenario(scenario)
     if agreed.enrolled and seat is None:
         remedy = "join with an EdgeClient: `fedpeft client join --home …`"
         raise ProtocolError(f"scenario {scenario}", "enrolled", "a device with text of its own", remedy)
     # Loaded before the SuperLink hears of this node: it then answers at once.
-    worker = Worker(agreed, private_folder(folder) / STATES, device, seat)
+    worker = Worker(agreed, private_folder(folder) / STATES, whose, seat)
     if own.client not in worker.client_ids:
         raise ProtocolError("client", own.client, f"one of the {len(worker.client_ids)} clients of {scenario}")
     _ = worker.splits(own.client)

@@ -15,6 +15,7 @@ from fedpeft.device.edge.joining import Joined, Seat
 from fedpeft.federation.adoption import Adoption
 from fedpeft.federation.joining import open_node, open_worker
 from fedpeft.federation.node import Rhythm
+from fedpeft.federation.worker import Worker
 
 _PULSE = 0.5
 
@@ -29,10 +30,13 @@ class Rounds:
         How often it asks the server.
     refresh : float
         Seconds after which a newer global adapter is installed while a run goes on; at its end it always is.
+    device : str, optional
+        Which of the scenario's classes of devices this is; needed where it has any.
     """
 
     rhythm: Rhythm | None = None
     refresh: float = 3600.0
+    device: str = ""
 
     def __call__(self, seat: Seat) -> Joined:
         """Take part until the seat's flag is set, or the one run is over.
@@ -52,7 +56,9 @@ class Rounds:
             seat.tell(event)
 
         own = replace(seat, tell=tell)
-        worker = open_worker(member.folder, member.server, member.scenario, member.identity, member.pinned, own)
+        worker = open_worker(
+            member.folder, member.server, member.scenario, member.identity, member.pinned, own, self.device
+        )
         bundles = Adoption(worker, seat)
         node = open_node(
             worker,
@@ -64,16 +70,15 @@ class Rounds:
             self.rhythm,
         )
 
+        failed: list[Exception] = []
+
         def watch() -> None:
-            since = time.monotonic()
-            while not seat.stopping.wait(_PULSE):
-                over = worker.over.is_set()
-                if (over or time.monotonic() - since > self.refresh) and bundles.update():
-                    since = time.monotonic()
-                    worker.over.clear()
-                    if over and seat.once:
-                        break
-            node.stop()
+            try:
+                self._watch(worker, bundles, seat)
+            except Exception as error:  # whatever it is, the node must not go on unattended
+                failed.append(error)
+            finally:
+                node.stop()
 
         watcher = threading.Thread(target=watch, name="fedpeft-rounds", daemon=True)
         watcher.start()
@@ -82,5 +87,18 @@ class Rounds:
         finally:
             seat.stopping.set()
             watcher.join()
-            bundles.update()
+        if failed:
+            raise failed[0]
+        bundles.update()
         return Joined(len(rounds), bundles.round)
+
+    def _watch(self, worker: Worker, bundles: Adoption, seat: Seat) -> None:
+        """Install what comes, beside the node, until there is nothing to wait for."""
+        since = time.monotonic()
+        while not seat.stopping.wait(_PULSE):
+            over = worker.over.is_set()
+            if (over or time.monotonic() - since > self.refresh) and bundles.update():
+                since = time.monotonic()
+                worker.over.clear()
+                if over and seat.once:
+                    return

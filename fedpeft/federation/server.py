@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,11 +11,13 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from fedpeft.adapters.schema import Vector
+from fedpeft.errors import FolderError
 from fedpeft.federation.client import worker_at
-from fedpeft.federation.cohort import Roll, roll_call
+from fedpeft.federation.cohort import Agreed, Roll, roll_call
 from fedpeft.federation.fleet import bonds
 from fedpeft.federation.folder import RUN, SCENARIO, RunFolder
 from fedpeft.federation.handshake import begin_session, end_session
+from fedpeft.federation.lateness import drawn
 from fedpeft.federation.locate import run_folder_of, scenario_of
 from fedpeft.federation.rounds import Rounds
 from fedpeft.federation.session_keys import SessionKeys
@@ -52,34 +54,40 @@ def conduct(grid: Grid, worker: Worker, folder: RunFolder, watcher: Watcher, eng
     require_simulable(worker.scenario)
     with attempt(worker, folder, engine, "trained"):
         roll = roll_call(grid, len(worker.client_ids), agreed(worker))
-        rounds, change = federate(grid, worker, roll, simulated_keys(worker, roll, folder), folder, watcher)
-        score_people(rounds, change)
+        keys = simulated_keys(worker, roll, folder)
+        end, roll = begin_session(grid, worker, roll, keys, folder.path.name, watcher)
+        rounds = Rounds(grid, worker, roll, end, folder, watcher, late=drawn(worker.scenario))
+        score_people(rounds, federate(rounds))
 
 
-def federate(
-    grid: Grid, worker: Worker, roll: Roll, keys: SessionKeys | None, folder: RunFolder, watcher: Watcher
-) -> tuple[Rounds, Vector]:
-    """Run what is left of the rounds in one session, and save the global adapter.
+def federate(rounds: Rounds, afterwards: Callable[[Rounds, Vector], object] = lambda rounds, change: None) -> Vector:
+    """Run what is left of the rounds, save the global adapter, end the session and return the published change.
 
-    Returns
-    -------
+    Parameters
+    ----------
     rounds : Rounds
-    change : ndarray of float32
-        The published global change.
+    afterwards : callable, optional
+        What else is to be done in the session.
     """
-    end, roll = begin_session(grid, worker, roll, keys, folder.path.name, watcher)
-    rounds = Rounds(grid, worker, roll, end, folder, watcher)
-    change = rounds.run()
-    end_session(grid, worker, roll, watcher)
+    change, worker = rounds.run(), rounds.worker
     start = worker.attached.initial[SHARED]
-    worker.attached.adapter(SHARED, start + change).save(folder.path / GLOBAL_ADAPTER)
-    return rounds, change
+    worker.attached.adapter(SHARED, start + change).save(rounds.folder.path / GLOBAL_ADAPTER)
+    afterwards(rounds, change)
+    end_session(rounds.grid, worker, rounds.roll, rounds.watcher)
+    return change
 
 
 @contextmanager
 def attempt(worker: Worker, folder: RunFolder, engine: str, done: str) -> Iterator[None]:
-    """Write what an attempt at a run is, how long it took and how it ended; ``done`` when nothing went wrong."""
+    """Write what an attempt at a run is, how long it took and how it ended; ``done`` when nothing went wrong.
+
+    Raises
+    ------
+    FolderError
+        When the run began with another base.
+    """
     start = time.monotonic()
+    _same_base(worker, folder)
     folder.describe(worker.scenario, {**facts(worker), "engine": engine, "status": "running"})
     status = "interrupted"
     try:
@@ -88,6 +96,18 @@ def attempt(worker: Worker, folder: RunFolder, engine: str, done: str) -> Iterat
     finally:
         spent = folder.read(RUN, {}).get("seconds", 0.0) + time.monotonic() - start
         folder.update(seconds=round(spent, 3), status=status)
+
+
+def _same_base(worker: Worker, folder: RunFolder) -> None:
+    """Refuse to go on with another base than the run's: no client would answer, and its adapter fits the first one."""
+    began = folder.read(RUN, {}).get("base", {}).get("fingerprint", worker.base.fingerprint)
+    if began != worker.base.fingerprint:
+        raise FolderError(
+            f"base of run {folder.path.name}",
+            worker.base.fingerprint[:12],
+            f"{began[:12]}, with which it began",
+            "bring the base back, or give the scenario another name",
+        )
 
 
 def simulated_keys(worker: Worker, roll: Roll, folder: RunFolder) -> SessionKeys | None:
@@ -134,6 +154,7 @@ def facts(worker: Worker) -> dict[str, Any]:
     }
 
 
-def agreed(worker: Worker) -> dict[str, str]:
+def agreed(worker: Worker) -> Agreed:
     """Return what every client must hold alike."""
-    return {"scenario": worker.scenario.digest, **bonds(worker.fleet.reference)}
+    digests = {"scenario": worker.scenario.digest, **bonds(worker.fleet.reference)}
+    return Agreed(digests, tuple(kind.name for kind in worker.scenario.classes))

@@ -48,11 +48,14 @@ class Device:
         Folder of its key and certificate.
     pinned : Path
         ``pinned.json``, as the app has it.
+    kind : str
+        The scenario's class of devices that it is of; where empty, the one that the scenario draws for the client.
     """
 
     client: str
     identity: Path
     pinned: Path
+    kind: str = ""
 
 
 class Worker:
@@ -89,7 +92,7 @@ class Worker:
         self.states = states
         self.device, self.seat = device, seat if scenario.enrolled else None
         own = StoredFederation(self.seat.store, device.client) if self.seat and device else None
-        self.fleet = Fleet(scenario, own)
+        self.fleet = Fleet(scenario, own, {device.client: device.kind} if device and device.kind else {})
         self.newest: tuple[int, Vector] | None = None
         self.over = threading.Event()
         self.task, self.attached = self.fleet.reference.task, self.fleet.reference.attached
@@ -131,8 +134,8 @@ class Worker:
             if client not in self.client_ids:
                 raise DataError("client", client, "a client of the federation", nearest(client, self.client_ids))
             if self.seat:
-                return self.task.splits(client)
-            self._splits[client] = self.task.splits(client)
+                return self.fleet.splits(client)
+            self._splits[client] = self.fleet.splits(client)
         return self._splits[client]
 
     @contextmanager

@@ -23,7 +23,10 @@ FEDERATION, ENROL = "/gate/federation", "/gate/enrol"
 LONGEST = 256 << 10
 """Bytes of a notice; a device reads no more."""
 
-_PINNED, _TLS, _SETTINGS = "pinned.json", "tls", "server.toml"
+TLS = "tls"
+"""Where a server's folder keeps its certificates."""
+
+_PINNED, _SETTINGS = "pinned.json", "server.toml"
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ class Notice:
             When the scenario is not one of enrolled devices.
         """
         try:
-            texts = [path.read_text(encoding="utf-8") for path in (folder / _PINNED, folder / _TLS / CA, scenario)]
+            texts = [path.read_text(encoding="utf-8") for path in (folder / _PINNED, folder / TLS / CA, scenario)]
         except (OSError, UnicodeDecodeError) as error:
             raise GateError(
                 "gate", str(error)[:120], f"{folder} as `fedpeft server init` made it, and a scenario"
@@ -146,10 +149,9 @@ def public_host(folder: Path) -> tuple[str, int]:
     return (f"[{host}]" if ":" in host else host), port
 
 
-def authority_of(folder: Path) -> bytes:
+def authority_of(ca: Path) -> bytes:
     """Return the fingerprint of a server's TLS authority, which tokens carry."""
-    path = folder / _TLS / CA
     try:
-        return fingerprint(path.read_bytes(), str(path))
+        return fingerprint(ca.read_bytes(), str(ca))
     except OSError as error:
-        raise GateError(f"authority {path}", error.strerror, "ca.pem of a server", "`fedpeft server init`") from error
+        raise GateError(f"authority {ca}", error.strerror, "ca.pem of a server", "`fedpeft server init`") from error

@@ -18,7 +18,7 @@ from fedpeft.device.edge.joining import Joined, Seat
 from fedpeft.device.edge.membership import Membership
 from fedpeft.device.edge.policy import ANYTIME, Policy
 from fedpeft.device.edge.training import alone
-from fedpeft.errors import BaseError, ConsentError, DataError, FedpeftError, PolicyError, ProtocolError, ScenarioError
+from fedpeft.errors import BaseError, DataError, FedpeftError, PolicyError, ProtocolError, ScenarioError
 from fedpeft.export import export_base
 from fedpeft.federation import simulate
 from fedpeft.federation.adoption import Adoption
@@ -170,8 +170,11 @@ def test_a_change_of_mind_while_it_trains_lets_nothing_leave(
         return payload
 
     monkeypatch.setattr(Worker, "train", meanwhile)
-    with pytest.raises(ConsentError):
+    desk.heard.clear()
+    with pytest.raises(PolicyError, match="declined"):
         desk.round("train", 1, np.zeros(desk.worker.size, np.float32))
+    assert Contributed(1) not in desk.heard
+    assert any("while it trained" in str(event) for event in desk.heard)
 
 
 def test_while_the_person_s_own_is_trained_a_round_is_declined(desk: Desk) -> None:

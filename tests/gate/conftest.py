@@ -49,7 +49,7 @@ class Place:
         return Notice.of(self.folder, self.folder / "chat.toml")
 
     def token(self, client: str = "ada", hours: float = 1.0) -> str:
-        return str(self.tokens.issue(client, self.address, authority_of(self.folder), hours))
+        return str(self.tokens.issue(client, self.address, authority_of(self.folder / "tls" / "ca.pem"), hours))
 
 
 def make_place(folder: Path) -> Place:

@@ -134,7 +134,7 @@ def test_other_routes_can_be_served_at_the_gate(place: Place) -> None:
         return PlainTextResponse("here")
 
     with opened(Gate(place.notice, place.tokens), place.folder, [Route("/versions", hello)]) as port:
-        token = Token.fresh(f"127.0.0.1:{port}", authority_of(place.folder), "ada")
+        token = Token.fresh(f"127.0.0.1:{port}", authority_of(place.folder / "tls" / "ca.pem"), "ada")
         assert enrolling._Line(token, place.notice.ca).ask("GET", "/versions") == b"here"
 
 

@@ -20,7 +20,7 @@ from fedpeft.device.edge.membership import Membership
 from fedpeft.device.edge.policy import Verdict
 from fedpeft.device.edge.store import ExampleStore
 from fedpeft.device.edge.training import alone
-from fedpeft.errors import ConsentError, PolicyError, StoreError
+from fedpeft.errors import PolicyError, StoreError
 from fedpeft.signing.signature import SigningKey
 
 
@@ -76,9 +76,8 @@ class Seat:
         Raises
         ------
         PolicyError
-            When it may not train now; why is told here alone.
-        ConsentError
-            When consent was withdrawn or everything forgotten meanwhile.
+            When it may not train now, or consent was withdrawn or everything forgotten meanwhile; which of them is told
+            here alone.
         """
         if not self.willing:
             raise _unwilling()
@@ -91,7 +90,8 @@ class Seat:
             self.tell(Declined((str(error),)))
             raise _unwilling() from None
         if self.store.generation != began or not self.store.consent:
-            raise ConsentError("texts", "forgotten or withdrawn while it trained", "those it began with")
+            self.tell(Declined(("forgotten, or consent withdrawn, while it trained",)))
+            raise _unwilling()
 
 
 @dataclass(frozen=True, slots=True)

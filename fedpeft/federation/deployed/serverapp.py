@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import time
+from dataclasses import replace
 from pathlib import Path
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+from fedpeft.federation.checkpoint import Checkpoint
 from fedpeft.federation.client import worker_at
-from fedpeft.federation.cohort import Roll, greet, wait_for_nodes
+from fedpeft.federation.deployed.attendance import Attendance
+from fedpeft.federation.deployed.drain import Drain, UntilDrained
+from fedpeft.federation.deployed.ending import told
 from fedpeft.federation.deployed.handing_out import hand_out
 from fedpeft.federation.deployed.link_grid import LinkGrid
 from fedpeft.federation.deployed.server_folder import ServerFolder
 from fedpeft.federation.folder import SCENARIO, RunFolder
-from fedpeft.federation.server import agreed, attempt, federate
-from fedpeft.federation.watcher import Silent
+from fedpeft.federation.people import sum_people
+from fedpeft.federation.rounds import Rounds
+from fedpeft.federation.server import attempt, federate
+from fedpeft.federation.session_keys import SessionKeys
 from fedpeft.federation.worker import Worker
-from fedpeft.secagg.trust.registry import admitted
 
 ENGINE, FINISHED = "deployed", "finished"
 # Longer than an idle node's pace: who is there hears of it, who is not gets the adapter with the next run.
@@ -31,42 +35,51 @@ def deployed_app() -> ServerApp:
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
-        server = ServerFolder(Path(str(context.run_config[SERVER_FOLDER])))
         run = RunFolder(Path(str(context.run_config[RUN_FOLDER])))
-        with run.lock():
+        with run.lock(), told(run, context.run_id):
+            server = ServerFolder(Path(str(context.run_config[SERVER_FOLDER])))
             worker = worker_at(str(run.path / SCENARIO), str(run.path))
             with attempt(worker, run, ENGINE, FINISHED):
-                link = LinkGrid(grid, server.settings.deadline)
-                roll = gather(link, worker, server)
-                operator = Path(str(context.run_config[OPERATOR_FOLDER]))
-                keys = server.keys(operator) if worker.scenario.secure else None
-                rounds, change = federate(link, worker, roll, keys, run, Silent())
-                if worker.scenario.enrolled:
-                    hand_out(LinkGrid(grid, min(_HANDING_OUT, server.settings.deadline)), rounds, change)
+                conduct_deployed(grid, worker, run, server, Path(str(context.run_config[OPERATOR_FOLDER])))
 
     return app
 
 
-def gather(link: LinkGrid, worker: Worker, server: ServerFolder) -> Roll:
-    """Call the roll of who is there: enrolled nodes only, each under its own name; who is wrong is left out.
+def conduct_deployed(grid: Grid, worker: Worker, run: RunFolder, server: ServerFolder, operator: Path) -> None:
+    """Run what is left of a run, with whoever is there.
+
+    Parameters
+    ----------
+    grid : Grid
+        Flower's.
+    worker : Worker
+        The server's own.
+    run : RunFolder
+    server : ServerFolder
+    operator : Path
+        Folder of the operator's key.
 
     Raises
     ------
-    RunError
-        When fewer are there than a round may have.
+    Drained
+        When nothing new is to begin.
     """
-    known = admitted(server.registry, time.time())
-    clients = set(known.values() if worker.scenario.enrolled else worker.client_ids)
-    names: dict[int, str] = {}
+    drain = Drain(server.path)
+    link, watcher = LinkGrid(grid, patience(worker, server)), UntilDrained(drain)
 
-    def present() -> list[int]:
-        found = {node: known.get(public, "") for node, public in link.nodes().items()}
-        names.update({node: client for node, client in found.items() if client in clients})
-        return sorted(names.keys() & found.keys())
+    def keys() -> SessionKeys | None:
+        return replace(server.keys(operator), people=True) if worker.scenario.secure else None
 
-    expected = len(clients & set(known.values()))
-    least = worker.scenario.federation.minimum
-    ids = wait_for_nodes(present, max(expected, least), least, server.settings.gathering)
-    called = greet(link, ids, agreed(worker), names)
-    called.skipped.update({names[node]: str(error) for node, error in called.refused.items() if node in names})
-    return called.roll()
+    attendance = Attendance(link, worker, server.registry, keys, run.path.name, watcher, drain.heed)
+    point = Checkpoint.read(run.path, worker.scenario.digest, worker.size)
+    end, roll = attendance.begin(point.round if point else 0, attendance.gather(server.settings.gathering))
+    rounds = Rounds(link, worker, roll, end, run, watcher, renewed=attendance.renewed)
+    change = federate(rounds, sum_people)
+    if worker.scenario.enrolled:
+        hand_out(LinkGrid(grid, min(_HANDING_OUT, server.settings.deadline)), rounds, change)
+
+
+def patience(worker: Worker, server: ServerFolder) -> float:
+    """Return the seconds that a client has: what the scenario says, the server's own settings at most."""
+    most = server.settings.deadline
+    return min(most, worker.scenario.federation.deadline or most)
