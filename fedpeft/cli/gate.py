@@ -101,5 +101,4 @@ def gate(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     console.print(f"the gate of {made.notice.federation} is open at https://{listen}:{sock.getsockname()[1]}/gate/")
-    pem = folder / TLS
-    serve_https(made.app(routes(folder / SHELF)), sock, pem / SERVER, pem / SERVER_KEY)
+    serve_https(made.app(routes(folder / SHELF)), sock, folder / TLS / SERVER, folder / TLS / SERVER_KEY)
