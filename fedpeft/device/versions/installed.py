@@ -224,7 +224,7 @@ class Installed:
         if state is not None and version != state.current:
             moved = {"current": version, "previous": state.current, "waiting": None, "refused": None}
             self.put(state.model_copy(update=moved))
-            self._retire(self.record(version).base)
+            self.home.shared.clear()  # of rounds before; the next ones make a newer one
 
     def rollback(self) -> Version:
         """Go back to the version before; the one that is left is not installed again until its channel has another.
@@ -244,14 +244,8 @@ class Installed:
             moved = {"current": found.id, "previous": None, "waiting": None, "refused": state.current}
             self.put(state.model_copy(update=moved))
             self.home.personal.clear(besides={found.base})
-            self._retire(found.base)
-            return found
-
-    def _retire(self, base: str) -> None:
-        """Remove what joining rounds on another base has left: it would be taken for newer than what was fetched."""
-        shared = self.home.shared.current()
-        if shared is not None and Bundle.open(shared, "adapter").manifest.base_fingerprint != base:
             self.home.shared.clear()
+            return found
 
     def sweep(self) -> None:
         """Remove what no version in use needs; the caller holds the lock."""
