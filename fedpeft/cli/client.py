@@ -62,6 +62,9 @@ def join(
     identity: _Identity,
     pinned: _Pinned,
     ca: Annotated[Path, typer.Option(help="ca.pem of the server, as the app has it.")],
+    device: Annotated[
+        str, typer.Option(help="Which of the scenario's [[devices]] this is; by default drawn by the scenario.")
+    ] = "",
 ) -> None:
     """Take part in a federation's rounds until stopped; errors of server and network are waited out.
 
@@ -70,7 +73,7 @@ def join(
     """
     from fedpeft.federation.joining import join_federation
 
-    node = join_federation(folder, server, scenario, identity, pinned, ca, typer.echo)
+    node = join_federation(folder, server, scenario, identity, pinned, ca, typer.echo, device=device)
     on_signals(node.stop)
     node.run()
     typer.echo(f"stopped after {node.answered} messages")

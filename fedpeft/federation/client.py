@@ -16,10 +16,12 @@ from fedpeft.adapters.schema import Vector
 from fedpeft.errors import DataError, ProtocolError
 from fedpeft.federation.fleet import bonds
 from fedpeft.federation.locate import run_folder_of, scenario_of
-from fedpeft.federation.messages import COHORT, Fact, facts, parcel, read_bounded, read_named, read_request
-from fedpeft.federation.personal import keep_personal, score_stranger
+from fedpeft.federation.messages import COHORT, Fact, facts, parcel, read_bounded, read_facts, read_named, read_request
+from fedpeft.federation.personal import keep_own, keep_personal, score_stranger
 from fedpeft.federation.plan import RoundPlan
+from fedpeft.federation.session_keys import PEOPLE_PURPOSE
 from fedpeft.federation.sessions import end_of, join, leave, meet
+from fedpeft.federation.spoken import require_spoken, spoken
 from fedpeft.federation.worker import Device, Worker
 from fedpeft.methods.attached import SHARED
 from fedpeft.secagg import Asked
@@ -28,7 +30,7 @@ from fedpeft.secagg.pairwise.wire import ENTRY
 from fedpeft.secagg.trust.invitation import LONGEST, Invitation
 
 STATES = "clients"
-_CLIENT, _IDENTITY, _PINNED = "client", "identity", "pinned"
+_CLIENT, _IDENTITY, _PINNED, _DEVICE = "client", "identity", "pinned", "device"
 
 # A request holds a signature per survivor at most, and a sealed share per ward; its reader knows the exact length.
 _MOST = 1 << 24
@@ -56,13 +58,14 @@ def device_of(node_config: Mapping[str, Any]) -> Device | None:
     """Return whose device this is; None where a simulation numbers its clients."""
     if _CLIENT not in node_config:
         return None
-    values = {name: str(node_config[name]) for name in (_CLIENT, _IDENTITY, _PINNED)}
-    return Device(values[_CLIENT], Path(values[_IDENTITY]), Path(values[_PINNED]))
+    values = {name: str(node_config[name]) for name in (_CLIENT, _IDENTITY, _PINNED, _DEVICE)}
+    return Device(values[_CLIENT], Path(values[_IDENTITY]), Path(values[_PINNED]), values[_DEVICE])
 
 
 def node_config_of(device: Device) -> dict[str, str]:
     """Return the node configuration of a device's node."""
-    return {_CLIENT: device.client, _IDENTITY: str(device.identity), _PINNED: str(device.pinned)}
+    files = {_IDENTITY: str(device.identity), _PINNED: str(device.pinned)}
+    return {_CLIENT: device.client, **files, _DEVICE: device.kind}
 
 
 def client_app(mods: Iterable[Mod] = ()) -> ClientApp:
@@ -88,7 +91,8 @@ def client_app(mods: Iterable[Mod] = ()) -> ClientApp:
     evaluate           score the global adapter on validation text        protected totals
     query.survivors …  the stages after which the sum can be opened       signatures, seeds, shares
     query.leave        the session is over: forget its keys               name
-    train.personalize  fine-tune, gate, keep, and score on test text      metrics
+    train.keep         fine-tune, gate, keep; how much does it help?      protected totals
+    train.personalize  the same, for a study (simulations only)           metrics
     evaluate.stranger  score another's adapter (simulations only)         metrics
     ================== ================================================== =========================
     """
@@ -98,11 +102,14 @@ def client_app(mods: Iterable[Mod] = ()) -> ClientApp:
     @_discreet
     def hello(message: Message, context: Context) -> Message:
         worker, client = worker_of(context), _client(context)
+        require_spoken(read_facts(message) if message.content else {}, "the server", "this device")
         if worker.device and client not in worker.client_ids:
             raise ProtocolError("client", client, f"one of the scenario's {len(worker.client_ids)} clients")
         ready = bool(worker.splits(client).train.tokens)
         values: dict[str, Fact] = {
+            **spoken(),
             "client": client,
+            "device": worker.fleet.classes[client],
             "scenario": worker.scenario.digest,
             **bonds(worker.fleet.of(client)),
             "ready": ready,
@@ -159,10 +166,21 @@ def client_app(mods: Iterable[Mod] = ()) -> ClientApp:
     for name in STAGES:
         stage(name)
 
+    @app.train("keep")
+    @_discreet
+    def keep(message: Message, context: Context) -> Message:
+        worker, plan, change, extra = _agreed(message, context, (COHORT,))
+        client = _client(context)
+        # After the last round, and on the clock of that round: sessions know no later one.
+        asked = Asked(plan.round - 1, PEOPLE_PURPOSE, plan.digest, tuple(extra[COHORT].split(",")))
+        payload = keep_own(worker, client, change, plan.model)
+        return Message(parcel(end_of(worker, client).protect(asked, payload)), reply_to=message)
+
     @app.train("personalize")
     @_discreet
     def personalize(message: Message, context: Context) -> Message:
         worker, plan, change, _ = _agreed(message, context)
+        _require_simulation(worker, message)
         try:
             result = keep_personal(worker, _client(context), change, plan.model)
         except DataError as error:
@@ -173,6 +191,7 @@ def client_app(mods: Iterable[Mod] = ()) -> ClientApp:
     @_discreet
     def stranger(message: Message, context: Context) -> Message:
         worker, _, change, extra = _agreed(message, context, ("other",))
+        _require_simulation(worker, message)
         if extra["other"] not in worker.client_ids:
             raise ProtocolError("request other", extra["other"], "a client of this federation")
         metrics = score_stranger(worker, _client(context), extra["other"], change)
@@ -206,6 +225,13 @@ def _agreed(
     own = worker.fleet.of(_client(context))
     plan.check(worker.scenario.digest, own.attached.schemas[SHARED].digest, own.base.fingerprint, data)
     return worker, plan, worker.whole(public), further
+
+
+def _require_simulation(worker: Worker, message: Message) -> None:
+    """Refuse, on a device, what would tell the server one person's scores."""
+    if worker.device:
+        kind = message.metadata.message_type
+        raise ProtocolError("request", kind, "train.keep, whose answers are summed", "only a simulation reads scores")
 
 
 def _asked(plan: RoundPlan, purpose: str, extra: dict[str, str]) -> Asked:

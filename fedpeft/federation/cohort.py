@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from flwr.app import Message, RecordDict
+from flwr.app import Message
 from flwr.serverapp import Grid
 
-from fedpeft.errors import FedpeftError, ProtocolError, RunError
-from fedpeft.federation.messages import read_facts
+from fedpeft.errors import FedpeftError, ProtocolError, RunError, nearest
+from fedpeft.federation.messages import facts, read_facts
+from fedpeft.federation.spoken import require_spoken, spoken
 from fedpeft.seeds import stream
 
 _PATIENCE = 120.0
@@ -26,10 +27,13 @@ class Roll:
         Flower node id of every client that is ready, in order of client name.
     skipped : dict of str to str
         Clients that cannot take part, and why.
+    devices : mapping of str to str
+        The class of device that each ready client says it is.
     """
 
     nodes: dict[str, int]
     skipped: dict[str, str]
+    devices: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def clients(self) -> list[str]:
@@ -37,7 +41,23 @@ class Roll:
         return list(self.nodes)
 
 
-def roll_call(grid: Grid, expected: int, agreed: dict[str, str]) -> Roll:
+@dataclass(frozen=True)
+class Agreed:
+    """What every client must hold alike.
+
+    Parameters
+    ----------
+    digests : dict of str to str
+        ``scenario``, ``schema``, ``base`` and ``start`` as on the server.
+    devices : tuple of str
+        Names of the classes of devices, empty where there is one for all.
+    """
+
+    digests: dict[str, str]
+    devices: tuple[str, ...] = ("",)
+
+
+def roll_call(grid: Grid, expected: int, agreed: Agreed) -> Roll:
     """Ask every node of a simulation who it is; there nobody may be missing, and nobody run anything else.
 
     Parameters
@@ -45,8 +65,7 @@ def roll_call(grid: Grid, expected: int, agreed: dict[str, str]) -> Roll:
     grid : Grid
     expected : int
         Nodes to wait for.
-    agreed : dict
-        ``scenario``, ``schema``, ``base`` and ``start`` as on the server.
+    agreed : Agreed
 
     Raises
     ------
@@ -74,11 +93,14 @@ class Called:
         Clients that have nothing to train on, and why.
     refused : dict of int to FedpeftError
         Nodes that did not answer, or not as they must.
+    devices : dict of str to str
+        Classes of devices by client.
     """
 
     ready: dict[str, int]
     skipped: dict[str, str]
     refused: dict[int, FedpeftError]
+    devices: dict[str, str] = field(default_factory=dict)
 
     def roll(self) -> Roll:
         """Return the roll.
@@ -91,26 +113,36 @@ class Called:
         if not self.ready:
             reason = next((str(error) for error in self.refused.values()), "none with text to train on")
             raise RunError("clients", reason, "at least one that is ready")
-        return Roll(dict(sorted(self.ready.items())), dict(sorted(self.skipped.items())))
+        return Roll(dict(sorted(self.ready.items())), dict(sorted(self.skipped.items())), self.devices)
 
 
-def greet(grid: Grid, ids: Sequence[int], agreed: dict[str, str], names: Mapping[int, str] | None = None) -> Called:
-    """Ask nodes who they are.
+def greetings(ids: Sequence[int]) -> list[Message]:
+    """Return what asks nodes who they are, and says what this server speaks."""
+    return [Message(facts(dict(spoken())), node, "query.hello") for node in ids]
+
+
+def greet(grid: Grid, ids: Sequence[int], agreed: Agreed, names: Mapping[int, str] | None = None) -> Called:
+    """Ask nodes who they are and read what they say.
 
     Parameters
     ----------
     grid : Grid
     ids : sequence of int
-    agreed : dict
+    agreed : Agreed
         What they must run.
     names : mapping, optional
         Which client a node is known to belong to, by its id.
     """
+    return heard(grid.send_and_receive(greetings(ids)), agreed, names)
+
+
+def heard(answers: Iterable[Message], agreed: Agreed, names: Mapping[int, str] | None = None) -> Called:
+    """Read answers to greetings; parameters as in :func:`greet`."""
     called = Called({}, {}, {})
-    for answer in grid.send_and_receive([Message(RecordDict(), node, "query.hello") for node in ids]):
+    for answer in answers:
         node = answer.metadata.src_node_id
         try:
-            client, reason = _introduction(answer, agreed)
+            client, reason, device = _introduction(answer, agreed)
             if names is not None and names.get(node) != client:
                 raise ProtocolError("client name", client, f"{names.get(node)}, as this node was enrolled")
             if client in called.ready or client in called.skipped:
@@ -122,19 +154,25 @@ def greet(grid: Grid, ids: Sequence[int], agreed: dict[str, str], names: Mapping
             called.skipped[client] = reason
         else:
             called.ready[client] = node
+            called.devices[client] = device
     return called
 
 
-def _introduction(answer: Message, agreed: dict[str, str]) -> tuple[str, str]:
-    """Return a client's name, and why it cannot take part; nothing when it can."""
+def _introduction(answer: Message, agreed: Agreed) -> tuple[str, str, str]:
+    """Return a client's name, why it cannot take part, or nothing when it can, and its class of device."""
     if answer.has_error():
         raise RunError("client at the roll call", answer.error.reason, "an answer")
     values = read_facts(answer)
-    client = str(values.get("client"))
-    for part, value in agreed.items():
+    client, device = str(values.get("client")), str(values.get("device", ""))
+    require_spoken(values, f"client {client}", "this server")
+    for part, value in agreed.digests.items():
         if values.get(part) != value:
             raise ProtocolError(f"client {client}: {part}", str(values.get(part))[:12], value[:12])
-    return client, "" if values.get("ready") else str(values.get("reason") or "not ready")
+    if device not in agreed.devices:
+        raise ProtocolError(
+            f"client {client}: device", device, "a class of the scenario", nearest(device, agreed.devices)
+        )
+    return client, "" if values.get("ready") else str(values.get("reason") or "not ready"), device
 
 
 def choose(clients: Sequence[str], count: int, seed: int, *labels: str | int) -> list[str]:

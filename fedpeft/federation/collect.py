@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from flwr.app import Message, RecordDict
@@ -12,6 +13,7 @@ from fedpeft.adapters.update import Update
 from fedpeft.codecs import WireCodec
 from fedpeft.errors import RoundBurnt
 from fedpeft.federation.exchange import exchange
+from fedpeft.federation.lateness import LATE
 from fedpeft.federation.messages import parcel, read_bounded, read_parcel
 from fedpeft.secagg import Collection
 
@@ -57,6 +59,8 @@ def collect(
     collection: Collection,
     codec: WireCodec,
     progress: Callable[[int, int], None],
+    enough: int | None = None,
+    late: AbstractSet[str] = frozenset(),
 ) -> Collected:
     """Send one request to all and open the sum of what comes back.
 
@@ -74,13 +78,20 @@ def collect(
         Reads the sum.
     progress : callable
         Told (done, total) after each first reply.
+    enough : int, optional
+        Contributions after which the set of contributors is closed: what comes later is not read. Nothing has been
+        opened then, so there is one set, and one sum, whoever is late.
+    late : set of str
+        Clients of the cohort that a simulation takes for late; they are not asked.
     """
     length = collection.length
 
     def take(client: str, message: Message) -> None:
         collection.add(client, read_parcel(message.content, length))
 
-    sent = exchange(grid, message_type, nodes, dict.fromkeys(clients, content), take, progress)
+    asked = [client for client in clients if client not in late]
+    sent = exchange(grid, message_type, nodes, dict.fromkeys(asked, content), take, progress, enough)
+    sent.failures.update(dict.fromkeys(late, LATE))
     failures, down, up, later = dict(sent.failures), sent.bytes_down, sent.bytes_up, 0
     try:
         while (wanted := collection.requests()) is not None:
@@ -89,7 +100,7 @@ def collect(
             def answer(client: str, message: Message, stage: str = stage) -> None:
                 collection.answer(stage, client, read_bounded(message.content, _LONGEST))
 
-            asked = exchange(
+            more = exchange(
                 grid,
                 f"query.{stage}",
                 nodes,
@@ -97,8 +108,8 @@ def collect(
                 answer,
                 lambda done, total: None,
             )
-            failures = asked.failures | failures  # the first reason is the one that counts
-            down, up, later = down + asked.bytes_down, up + asked.bytes_up, later + asked.bytes_up
+            failures = more.failures | failures  # the first reason is the one that counts
+            down, up, later = down + more.bytes_down, up + more.bytes_up, later + more.bytes_up
         total, contributors = collection.sum()
     except RoundBurnt as error:
         return Collected(None, 0, failures, down, up, later, str(error))

@@ -10,6 +10,7 @@ from flwr.serverapp import Grid
 
 from fedpeft.errors import FedpeftError
 from fedpeft.federation.flower_internals import wire_size
+from fedpeft.federation.lateness import LATE
 
 
 @dataclass
@@ -36,6 +37,7 @@ def exchange(
     requests: Mapping[str, RecordDict],
     take: Callable[[str, Message], None],
     progress: Callable[[int, int], None],
+    enough: int | None = None,
 ) -> Exchange:
     """Send a request to each client and take the replies in the order they arrive.
 
@@ -52,16 +54,18 @@ def exchange(
         Uses a client's reply; a :class:`FedpeftError` that it raises makes the reply a failure.
     progress : callable
         Told (done, total) after each reply.
+    enough : int, optional
+        Usable replies after which nobody else is waited for.
 
     Returns
     -------
     Exchange
-        Clients that never answered are failures too.
+        Clients that never answered, or too late, are failures too.
     """
     clients = {nodes[client]: client for client in requests}
     messages = [Message(content, nodes[client], message_type) for client, content in requests.items()]
     result = Exchange({}, bytes_down=sum(wire_size(content) for content in requests.values()))
-    waiting = set(requests)
+    waiting, missing, taken = set(requests), "no answer", 0
     for message in _stream(grid, messages):
         client = clients.get(message.metadata.src_node_id, "")
         if client not in waiting:
@@ -74,9 +78,13 @@ def exchange(
         result.bytes_up += wire_size(message.content)
         try:
             take(client, message)
+            taken += 1
         except FedpeftError as error:
             result.failures[client] = str(error)
-    result.failures.update(dict.fromkeys(waiting, "no answer"))
+        if waiting and taken == enough:
+            missing = LATE
+            break
+    result.failures.update(dict.fromkeys(waiting, missing))
     return result
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -24,7 +25,7 @@ from fedpeft.base import Base
 from fedpeft.base.placement import device_of
 from fedpeft.codecs.bfloat16 import from_bfloat16, to_bfloat16
 from fedpeft.device.folders import EVERYBODY, NOBODY
-from fedpeft.errors import DataError, ScenarioError
+from fedpeft.errors import DataError, ScenarioError, nearest
 from fedpeft.federation.fitted import fitted
 from fedpeft.methods import Attached
 from fedpeft.methods.attached import SHARED
@@ -80,18 +81,21 @@ class Fleet:
     Parameters
     ----------
     scenario : Scenario
+    own : mapping of str to str, optional
+        A device's client and the class that it has chosen itself; then no other class is held, fitted or loaded.
 
     Attributes
     ----------
     reference : Equipment
-        Of the class that is named first, which is loaded at once: what all classes share is read from it.
+        Of the class that is named first, or chosen, which is loaded at once: what all classes share is read from it.
     budgets : list of dict
         What was chosen for each class with a budget of memory, for the record.
     """
 
-    def __init__(self, scenario: Scenario) -> None:
-        self._scenario = scenario
-        first, data = scenario.classes[0], scenario.data
+    def __init__(self, scenario: Scenario, own: Mapping[str, str] | None = None) -> None:
+        self._scenario, self._own = scenario, dict(own or {})
+        kinds, data = [self._chosen(name) for name in self._own.values()] or scenario.classes, scenario.data
+        first = kinds[0]
         whole = first.memory is not None  # to count with; it is mapped, and held as was chosen afterwards
         task = open_task(
             scenario.task.kind,
@@ -105,7 +109,7 @@ class Fleet:
             scenario.packing,
         )
         self._suit(task)
-        fits = [fitted(scenario, kind, task) for kind in scenario.classes]
+        fits = [fitted(scenario, kind, task) for kind in kinds]
         self._kinds = {kind.name: kind for kind, _ in fits}
         self.budgets = [record for _, record in fits if record is not None]
         first = self._kinds[first.name]
@@ -130,6 +134,8 @@ class Fleet:
             raise DataError("data.clients", wanted, f"at most the federation's {len(ids)}")
         if self._scenario.federation.cohort > wanted:
             raise DataError("federation.cohort", self._scenario.federation.cohort, f"at most {wanted} clients")
+        if self._scenario.asked > wanted:
+            raise DataError("federation.cohort + oversample", self._scenario.asked, f"at most {wanted} clients")
         return ids[:wanted]
 
     @cached_property
@@ -137,7 +143,14 @@ class Fleet:
         """The class of every client that the scenario uses; without a name where there is one for all."""
         if not self._scenario.devices:
             return dict.fromkeys(self.clients, "")
-        return assign(self._scenario.classes, self.clients, self._scenario.seed)
+        return {**assign(self._scenario.classes, self.clients, self._scenario.seed), **self._own}
+
+    def _chosen(self, name: str) -> DeviceTable:
+        """Return the class that a device says it is of."""
+        known = {kind.name: kind for kind in self._scenario.classes if kind.name}
+        if name not in known:
+            raise ScenarioError("device", name, "a class of the scenario's [[devices]]", nearest(name, known))
+        return known[name]
 
     def describe(self) -> list[dict[str, Any]]:
         """Say of each class how it holds the base and how many clients are of it, for the record."""

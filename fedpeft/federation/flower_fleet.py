@@ -161,8 +161,16 @@ class FleetLine:
         with translated("confirmation", self._server):
             self._client.ConfirmMessageReceived(request)
 
-    def push(self, node: int, reply: Message) -> None:
+    def push(self, node: int, reply: Message, again: bool = False) -> None:
         """Send a reply; sending the same one again does no harm.
+
+        Parameters
+        ----------
+        node : int
+        reply : Message
+        again : bool
+            Whether it was being sent before, and may have arrived in part. A SuperLink whose ServerApp has seen the
+            reply announced takes no second announcement, and says that it lacks nothing; it still takes the parts.
 
         Raises
         ------
@@ -179,21 +187,25 @@ class FleetLine:
                 clientapp_runtime_list=[0.0],
             )
             answer = self._client.PushMessages(request)
-            wanted = set(answer.objects_to_push)
-            for id_, part in get_all_nested_objects(reply).items():
-                if id_ in wanted:
-                    self._push_object(node, run, answer.session_id, id_, part.deflate())
+            wanted, parts = set(answer.objects_to_push), get_all_nested_objects(reply)
+            for id_ in parts:
+                if id_ in wanted and not self._push_object(node, run, answer.session_id, id_, parts[id_].deflate()):
+                    raise LinkError("object of a reply", id_[:12], "one that the SuperLink keeps", "it is sent again")
+            if again and not wanted:
+                for id_, part in parts.items():
+                    # Without a session the SuperLink looks for the one that waits for this part.
+                    self._push_object(node, run, "", id_, part.deflate())
 
     def close(self) -> None:
         """Close the connection."""
         self._client.close()
 
-    def _push_object(self, node: int, run: int, session: str, id_: str, content: bytes) -> None:
+    def _push_object(self, node: int, run: int, session: str, id_: str, content: bytes) -> bool:
+        """Send one part; say whether the SuperLink waited for it."""
         request = PushObjectRequest(
             node=Node(node_id=node), run_id=run, object_id=id_, object_content=content, session_id=session
         )
-        if not self._client.PushObject(request).stored:
-            raise LinkError("object of a reply", id_[:12], "one that the SuperLink keeps", "it is sent again")
+        return bool(self._client.PushObject(request).stored)
 
 
 class _Signed:

@@ -52,6 +52,16 @@ def number(message: Message, message_id: str) -> Message:
     return message
 
 
+def dated_as(reply: Message, request: Message) -> Message:
+    """Give a reply the time and the time to live of its request, which are the server's.
+
+    Flower takes them from the device's clock, and a SuperLink drops, without a word, what is dated an hour ahead.
+    """
+    reply.metadata.created_at = request.metadata.created_at
+    reply.metadata.ttl = request.metadata.ttl
+    return reply
+
+
 def to_bytes(message: Message) -> bytes:
     """Serialize a message as Flower puts it on the wire."""
     return bytes(message_to_proto(message).SerializeToString())

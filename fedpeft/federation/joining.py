@@ -28,6 +28,7 @@ def join_federation(
     ca: Path,
     hear: Hear = lambda line: None,
     rhythm: Rhythm | None = None,
+    device: str = "",
 ) -> EmbeddedNode:
     """Return a device's node, checked and with its base loaded; ``run()`` takes part.
 
@@ -46,6 +47,8 @@ def join_federation(
     hear : callable, optional
         Told, in one line each, what happens.
     rhythm : Rhythm, optional
+    device : str, optional
+        Which of the scenario's classes of devices this one is of; by default the one that the scenario draws for it.
 
     Raises
     ------
@@ -57,11 +60,11 @@ def join_federation(
     known, own = Pinned.read(pinned), Identity.load(identity)
     own.certificate.check(known.authority, known.federation, own.client, time.time(), Revocations())
     key = read_node_key(identity / NODE_KEY)
-    device = Device(own.client, identity.resolve(), pinned.resolve())
+    whose = Device(own.client, identity.resolve(), pinned.resolve(), device)
     run_config = {"scenario": str(scenario.resolve()), "run-folder": str(private_folder(folder).resolve())}
     # Loaded before the SuperLink hears of this node: it then answers at once.
-    worker = worker_at(run_config["scenario"], run_config["run-folder"], device)
+    worker = worker_at(run_config["scenario"], run_config["run-folder"], whose)
     if own.client not in worker.client_ids:
         raise ProtocolError("client", own.client, f"one of the {len(worker.client_ids)} clients of {scenario}")
     _ = worker.splits(own.client)
-    return EmbeddedNode(client_app(), server, ca, key, folder / NODE, node_config_of(device), run_config, hear, rhythm)
+    return EmbeddedNode(client_app(), server, ca, key, folder / NODE, node_config_of(whose), run_config, hear, rhythm)

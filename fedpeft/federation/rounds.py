@@ -1,7 +1,9 @@
 """The rounds, as the server runs them; the same code in every engine.
 
-1. Choose a cohort by seed; send each client the plan and the global adapter's change since its seeded start.
-2. Add the replies as they arrive, in integers; a reply that is not exactly what was agreed is a failure.
+1. Choose by seed whom to ask, the cohort and ``federation.oversample`` more; send each client the plan and the global
+   adapter's change since its seeded start.
+2. Add the replies as they arrive, in integers; a reply that is not exactly what was agreed is a failure. When as many
+   as the cohort have answered, or the deadline is over, whoever is late is left out.
 3. With enough contributors open the sum, decode it, let the aggregation rule move the global adapter. With too
    few the round is burnt: the adapter stays as it was and the next round begins.
 4. Score the new adapter on the validation text of a fixed panel, again through the channel; too few of the panel, and
@@ -13,7 +15,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -30,6 +32,7 @@ from fedpeft.federation.checkpoint import Checkpoint
 from fedpeft.federation.cohort import Roll, choose
 from fedpeft.federation.collect import Collected, collect
 from fedpeft.federation.folder import METRICS, RunFolder
+from fedpeft.federation.lateness import LATE, Late, nobody
 from fedpeft.federation.messages import COHORT, hash_of, published, request
 from fedpeft.federation.plan import LEAST_SCALE, RoundPlan
 from fedpeft.federation.watcher import Watcher
@@ -45,6 +48,14 @@ _DEVIATIONS = 8.0
 _LONGEST = 1 << 16
 
 
+Renewed = Callable[[int, ServerEnd, Roll], tuple[ServerEnd, Roll]]
+
+
+def lasting(round_: int, end: ServerEnd, roll: Roll) -> tuple[ServerEnd, Roll]:
+    """Keep one session for all rounds."""
+    return end, roll
+
+
 class Rounds:
     """Runs the rounds of one run.
 
@@ -58,13 +69,25 @@ class Rounds:
         The server's end of the channel.
     folder : RunFolder
     watcher : Watcher
+    late : callable, optional
+        Who is to be taken for late, in a simulation.
+    renewed : callable, optional
+        From a round that is about to begin, the channel's end and the roll to those for it.
     """
 
     def __init__(
-        self, grid: Grid, worker: Worker, roll: Roll, end: ServerEnd, folder: RunFolder, watcher: Watcher
+        self,
+        grid: Grid,
+        worker: Worker,
+        roll: Roll,
+        end: ServerEnd,
+        folder: RunFolder,
+        watcher: Watcher,
+        late: Late = nobody,
+        renewed: Renewed = lasting,
     ) -> None:
         self.grid, self.worker, self.roll, self.end = grid, worker, roll, end
-        self.folder, self.watcher = folder, watcher
+        self.folder, self.watcher, self.late, self.renewed = folder, watcher, late, renewed
         self.scenario = worker.scenario
 
     def run(self) -> Vector:
@@ -78,10 +101,21 @@ class Rounds:
         rows = [row for row in self.folder.lines(METRICS) if row["round"] <= point.round]
         for round_ in range(point.round + 1, self.scenario.federation.rounds + 1):
             start = time.monotonic()
-            row, point = self.one(round_, point, rows)
+            row, point = self._attended(round_, point, rows)
             row["seconds"] = time.monotonic() - start
             self._finish(row, rows, point)
         return published(point.change)
+
+    def _attended(
+        self, round_: int, before: Checkpoint, rows: Sequence[dict[str, Any]]
+    ) -> tuple[dict[str, Any], Checkpoint]:
+        """Run one round in a session with those who are there; the row says who came and went."""
+        known = self.roll.nodes.keys()
+        self.end, self.roll = self.renewed(round_, self.end, self.roll)
+        now = self.roll.nodes.keys()
+        row, after = self.one(round_, before, rows)
+        changes = {"joined": sorted(now - known), "left": sorted(known - now)}
+        return {**row, **{change: clients for change, clients in changes.items() if clients}}, after
 
     def one(
         self, round_: int, before: Checkpoint, rows: Sequence[dict[str, Any]] = ()
@@ -104,27 +138,28 @@ class Rounds:
         there, least = self.end.present(self.roll.clients), self.scenario.federation.minimum
         if len(there) < least:
             raise RunError(f"round {round_}", f"{len(there)} clients whose certificates hold", f"at least {least}")
-        cohort = choose(there, self.scenario.federation.cohort, self.scenario.seed, "cohort", round_)
+        cohort = choose(there, self.scenario.asked, self.scenario.seed, "cohort", round_)
         scale = self._scale(rows)
         codec = self.worker.train_codec(round_, scale)
-        got = self._collect("train", f"round {round_}", round_, before.change, cohort, codec, scale)
+        late = self.late(round_, cohort)
+        got = self._collect("train", f"round {round_}", round_, before.change, cohort, codec, scale, late)
         row: dict[str, Any] = {
             "round": round_,
             "cohort": cohort,
             "contributors": got.contributors,
             "failures": len(got.failures),
-            "bytes_down": got.bytes_down // len(cohort),
+            "bytes_down": got.bytes_down // max(1, len(cohort) - len(late)),
             "bytes_up": got.bytes_up // max(1, len(cohort) - len(got.failures)),
             "handshake_up": got.handshake_up // max(1, len(cohort) - len(got.failures)),
         }
         if got.failures:
             row["reasons"] = got.failures
         if self.scenario.devices:
-            answered = Counter(self.worker.fleet.classes[c] for c in cohort if c not in got.failures)
+            answered = Counter(self._kind(c) for c in cohort if c not in got.failures)
             row["devices"] = dict(sorted(answered.items()))
         summed, contributors, reason = got.total, got.contributors, self._unusable(got)
         if summed is None or reason:
-            if len(got.failures) == len(cohort):
+            if len(got.failures) == len(cohort) and LATE not in got.failures.values():
                 raise RunError(f"round {round_}", next(iter(got.failures.values())), "at least one contributor")
             return {**row, "burnt": True, "reason": reason}, replace(before, round=round_)
         mean = np.zeros(self.worker.size, np.float32)
@@ -135,6 +170,10 @@ class Rounds:
             row["scale"] = scale
         row |= _health(summed, contributors) | {"update_norm": float(np.linalg.norm(step))}
         return row | self.validate(round_, after.change), after
+
+    def _kind(self, client: str) -> str:
+        """Return a client's class of device: the one that it said it is of, or the one that it was drawn into."""
+        return self.roll.devices.get(client) or self.worker.fleet.classes[client]
 
     def _unusable(self, got: Collected) -> str:
         """Say why what was opened, if anything, must not be used; nothing when it may be."""
@@ -200,6 +239,7 @@ class Rounds:
         clients: list[str],
         codec: WireCodec,
         scale: float = 1.0,
+        late: Collection[str] = (),
     ) -> Collected:
         """Send one request to all, open the sum of what comes back."""
         plan = self.plan(round_, change, scale)
@@ -214,6 +254,8 @@ class Rounds:
             self.end.collect(asked, codec.ring, codec.length),
             codec,
             lambda done, total: self.watcher.stage(stage, done, total),
+            self.scenario.federation.cohort if purpose == "train" else None,
+            frozenset(late),
         )
 
     def _finish(self, row: dict[str, Any], rows: list[dict[str, Any]], point: Checkpoint) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,10 +13,11 @@ from flwr.serverapp import Grid, ServerApp
 from fedpeft.adapters.schema import Vector
 from fedpeft.errors import FolderError
 from fedpeft.federation.client import worker_at
-from fedpeft.federation.cohort import Roll, roll_call
+from fedpeft.federation.cohort import Agreed, Roll, roll_call
 from fedpeft.federation.fleet import bonds
 from fedpeft.federation.folder import RUN, SCENARIO, RunFolder
 from fedpeft.federation.handshake import begin_session, end_session
+from fedpeft.federation.lateness import drawn
 from fedpeft.federation.locate import run_folder_of, scenario_of
 from fedpeft.federation.rounds import Rounds
 from fedpeft.federation.session_keys import SessionKeys
@@ -51,28 +52,27 @@ def conduct(grid: Grid, worker: Worker, folder: RunFolder, watcher: Watcher, eng
     """
     with attempt(worker, folder, engine, "trained"):
         roll = roll_call(grid, len(worker.client_ids), agreed(worker))
-        rounds, change = federate(grid, worker, roll, simulated_keys(worker, roll, folder), folder, watcher)
-        score_people(rounds, change)
+        keys = simulated_keys(worker, roll, folder)
+        end, roll = begin_session(grid, worker, roll, keys, folder.path.name, watcher)
+        rounds = Rounds(grid, worker, roll, end, folder, watcher, late=drawn(worker.scenario))
+        score_people(rounds, federate(rounds))
 
 
-def federate(
-    grid: Grid, worker: Worker, roll: Roll, keys: SessionKeys | None, folder: RunFolder, watcher: Watcher
-) -> tuple[Rounds, Vector]:
-    """Run what is left of the rounds in one session, and save the global adapter.
+def federate(rounds: Rounds, afterwards: Callable[[Rounds, Vector], object] = lambda rounds, change: None) -> Vector:
+    """Run what is left of the rounds, save the global adapter, end the session and return the published change.
 
-    Returns
-    -------
+    Parameters
+    ----------
     rounds : Rounds
-    change : ndarray of float32
-        The published global change.
+    afterwards : callable, optional
+        What else is to be done in the session.
     """
-    end, roll = begin_session(grid, worker, roll, keys, folder.path.name, watcher)
-    rounds = Rounds(grid, worker, roll, end, folder, watcher)
-    change = rounds.run()
-    end_session(grid, worker, roll, watcher)
+    change, worker = rounds.run(), rounds.worker
     start = worker.attached.initial[SHARED]
-    worker.attached.adapter(SHARED, start + change).save(folder.path / GLOBAL_ADAPTER)
-    return rounds, change
+    worker.attached.adapter(SHARED, start + change).save(rounds.folder.path / GLOBAL_ADAPTER)
+    afterwards(rounds, change)
+    end_session(rounds.grid, worker, rounds.roll, rounds.watcher)
+    return change
 
 
 @contextmanager
@@ -152,6 +152,7 @@ def facts(worker: Worker) -> dict[str, Any]:
     }
 
 
-def agreed(worker: Worker) -> dict[str, str]:
+def agreed(worker: Worker) -> Agreed:
     """Return what every client must hold alike."""
-    return {"scenario": worker.scenario.digest, **bonds(worker.fleet.reference)}
+    digests = {"scenario": worker.scenario.digest, **bonds(worker.fleet.reference)}
+    return Agreed(digests, tuple(kind.name for kind in worker.scenario.classes))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedpeft.errors import ProtocolError
+from fedpeft.federation.personal import people_codec
 from fedpeft.federation.worker import Worker
 from fedpeft.files import write_durably
 from fedpeft.methods.attached import SHARED
@@ -17,6 +18,9 @@ from fedpeft.signing.signature import SigningKey, public_bytes
 
 # A partition may alternate between two sets of tensors: payloads of even rounds, then of odd ones.
 _PARITIES: Sequence[int] = (0, 1)
+
+PEOPLE_PURPOSE = "people"
+"""What people's scores after the last round are summed for."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,8 @@ class SessionKeys:
         The least number that the next session may have. A server's is the time in seconds: when its folder comes back
         from an older backup the counter is behind what clients have seen, but the clock is not, because sessions are
         rarer than seconds. Where the clock is behind, the counter counts.
+    people : bool
+        Whether people's scores are summed after the rounds: on a real server, where nobody may see one person's.
     """
 
     federation: str
@@ -49,6 +55,7 @@ class SessionKeys:
     counter: Path
     revoked: Callable[[], Revocations] = Revocations
     least: Callable[[], float] = float
+    people: bool = False
 
     def session(self, worker: Worker, run: str, revocations: int = 0) -> SignedManifest:
         """Sign a manifest for what is left of a run; sessions are numbered, and clients never go back to one.
@@ -84,10 +91,10 @@ class SessionKeys:
             federation=self.federation,
             run=run,
             server=public_bytes(self.server).hex(),
-            terms=terms(worker, scenario),
+            terms=(*terms(worker, scenario), *(people_terms(worker) if self.people else ())),
             rounds=scenario.federation.rounds,
             corrupt=scenario.channel.corrupt,
-            dropout=scenario.channel.dropout,
+            dropout=scenario.vanishing,
             schema=worker.attached.schemas[SHARED].digest,
             scenario=scenario.digest,
             revocations=revocations,
@@ -104,3 +111,14 @@ def terms(worker: Worker, scenario: Scenario) -> tuple[Terms, ...]:
         return (train,)
     few = majority(panel.clients, scenario.channel.corrupt)
     return train, Terms("evaluate", (worker.tally_codec.length,), panel.bits, panel.range, few, panel.clients)
+
+
+def people_terms(worker: Worker) -> tuple[Terms, ...]:
+    """Return what is summed after the rounds: people's scores, where the scenario asks for any."""
+    scenario = worker.scenario
+    if not scenario.personalization.people:
+        return ()
+    codec = people_codec(worker)
+    least = majority(codec.ring.clients, scenario.channel.corrupt)
+    ring = codec.ring
+    return (Terms(PEOPLE_PURPOSE, (codec.length,), ring.bits, ring.range, least, ring.clients),)

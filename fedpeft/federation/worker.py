@@ -42,11 +42,14 @@ class Device:
         Folder of its key and certificate.
     pinned : Path
         ``pinned.json``, as the app has it.
+    kind : str
+        The scenario's class of devices that it is of; where empty, the one that the scenario draws for the client.
     """
 
     client: str
     identity: Path
     pinned: Path
+    kind: str = ""
 
 
 class Worker:
@@ -74,7 +77,7 @@ class Worker:
         self.scenario = scenario
         self.states = states
         self.device = device
-        self.fleet = Fleet(scenario)
+        self.fleet = Fleet(scenario, {device.client: device.kind} if device and device.kind else {})
         self.task, self.attached = self.fleet.reference.task, self.fleet.reference.attached
         self.base = self.task.base
         self._partition = scenario.partition(self.base.head)

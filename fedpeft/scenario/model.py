@@ -82,6 +82,31 @@ class FederationTable(Table):
 
     rounds: int = Field(10, ge=1, description="Rounds to run.")
     cohort: int = Field(16, ge=2, description="Clients asked in a round.")
+    oversample: int = Field(
+        0,
+        ge=0,
+        description="Clients asked in a round beyond the cohort: it goes on when as many as the cohort have answered, "
+        "and who is later is left out.",
+    )
+    stragglers: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Share of those asked who answer too late in a simulation, by seed; on a real server clients are "
+        "late by themselves.",
+    )
+    deadline: float | None = Field(
+        None,
+        gt=0,
+        description="Seconds that a client of a real server has for one request; at most, and by default, what the "
+        "server's own settings say.",
+    )
+    renew: int = Field(
+        5,
+        ge=1,
+        description="Rounds for which a real server's session lasts at least, before it begins another with those who "
+        "have come and without those who have gone.",
+    )
     minimum: int = Field(2, ge=2, description="Contributors below which a round is burnt.")
     partition: str = Field(
         "all", description="What is shared: all, ffa (only B), alternate (B, then A) or fedsa (A; B stays)."
@@ -247,6 +272,18 @@ class Scenario(Table):
         return self.task.kind == "chat" and not self.shared_method.precedes
 
     @property
+    def asked(self) -> int:
+        """How many clients are asked in a round."""
+        return self.federation.cohort + self.federation.oversample
+
+    @property
+    def vanishing(self) -> float:
+        """The share of those asked who may vanish: who is not waited for, and ``channel.dropout`` of the others."""
+        if not self.federation.oversample:
+            return self.channel.dropout
+        return (self.federation.oversample + self.channel.dropout * self.federation.cohort) / self.asked
+
+    @property
     def secure(self) -> bool:
         """Whether the server sees sums only."""
         return self.channel.name in SECURE
@@ -283,6 +320,8 @@ class Scenario(Table):
         """The sha256 of everything that decides the numbers; clients and server compare it."""
         decisive = self.model_dump(mode="json", exclude={"name", "description", "seeds", "samples", "export"})
         del decisive["base"]["device"]
+        for patience in ("deadline", "renew"):
+            del decisive["federation"][patience]
         for training in (decisive["training"], decisive["personalization"]["training"]):
             taught = training["distillation"]
             if taught and taught["logits"]:

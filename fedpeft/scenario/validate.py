@@ -19,6 +19,7 @@ from fedpeft.secagg.pairwise.parameters import parameters
 from fedpeft.training import Training
 
 _FEWEST = 3
+_MOST_VANISHING = 0.5
 _ENCODERS = ("classification", "reply_ranking")
 """Kinds of tasks whose base is an encoder: they take the methods for classification, with or without a head."""
 
@@ -60,6 +61,9 @@ def validate(scenario: Scenario) -> None:
     clients = scenario.data.clients
     if clients is not None and federation.cohort > clients:
         raise ScenarioError("federation.cohort", federation.cohort, f"at most data.clients = {clients}")
+    if clients is not None and scenario.asked > clients:
+        most = clients - federation.cohort
+        raise ScenarioError("federation.oversample", federation.oversample, f"at most data.clients - cohort = {most}")
     _range(scenario)
     ring_codec(scenario)
     panel_codec(scenario)
@@ -117,13 +121,17 @@ def _secure(scenario: Scenario) -> None:
     """Refuse cohorts too small to hide anybody in, and those that could not lose the clients they are said to lose."""
     federation, channel = scenario.federation, scenario.channel
     panel = min(federation.panel, scenario.data.clients or federation.panel)
-    for field, size in (("federation.cohort", federation.cohort), ("federation.panel", panel)):
+    asked = "federation.cohort + oversample" if federation.oversample else "federation.cohort"
+    if scenario.vanishing >= _MOST_VANISHING:
+        remedy = "who is not waited for has vanished: enlarge the cohort, or lower oversample or channel.dropout"
+        raise ScenarioError(asked, round(scenario.vanishing, 3), f"less than {_MOST_VANISHING} who vanish", remedy)
+    for field, size in ((asked, scenario.asked), ("federation.panel", panel)):
         if field == "federation.panel" and not size:
             continue
         if size < _FEWEST:
             raise ScenarioError(field, size, f"at least {_FEWEST}", "a sum of two tells each what the other sent")
         try:
-            parameters(size, channel.corrupt, channel.dropout)
+            parameters(size, channel.corrupt, scenario.vanishing)
         except ProtocolError as error:
             raise ScenarioError(f"{field} with channel.corrupt and channel.dropout", size, str(error)) from error
 
@@ -163,7 +171,7 @@ def ring_codec(scenario: Scenario) -> RingCodec:
         heads = scenario.task.kind == "classification" and scenario.task.head == "shared"
         wanted = training.learning_rate * steps * (max(training.head_factor, 1.0) if heads else 1.0)
         wanted *= 4.0 if scenario.channel.rotate else 1.0
-    return RingCodec(scenario.channel.bits, float(wanted), scenario.federation.cohort)
+    return RingCodec(scenario.channel.bits, float(wanted), scenario.asked)
 
 
 def panel_codec(scenario: Scenario, clients: int | None = None) -> RingCodec:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from flwr.app import Message
 from hypothesis import given
@@ -9,8 +11,9 @@ from hypothesis import strategies as st
 
 from fedpeft.errors import ProtocolError, RunError
 from fedpeft.federation.client import client_app
-from fedpeft.federation.cohort import choose, roll_call, strangers
+from fedpeft.federation.cohort import choose, greetings, heard, roll_call, strangers
 from fedpeft.federation.grid import InProcessGrid
+from fedpeft.federation.messages import facts, read_facts
 from fedpeft.federation.server import agreed
 from fedpeft.federation.worker import Worker
 
@@ -52,9 +55,9 @@ def test_the_roll_has_every_ready_client_in_order(worker: Worker, config: dict[s
 
 @pytest.mark.parametrize("part", ["scenario", "schema", "base"])
 def test_a_client_that_runs_something_else_is_named(part: str, worker: Worker, config: dict[str, str]) -> None:
-    grid = InProcessGrid(client_app(), 4, config)
+    grid, wanted = InProcessGrid(client_app(), 4, config), agreed(worker)
     with pytest.raises(ProtocolError, match=f"client user-0.: {part}"):
-        roll_call(grid, 4, {**agreed(worker), part: "0" * 64})
+        roll_call(grid, 4, replace(wanted, digests={**wanted.digests, part: "0" * 64}))
 
 
 def test_two_nodes_with_one_name_are_refused(worker: Worker, config: dict[str, str]) -> None:
@@ -71,6 +74,51 @@ def test_a_node_beyond_the_federation_is_told_how_many_there_are(worker: Worker,
     grid = InProcessGrid(client_app(), 5, config)
     with pytest.raises(RunError, match="num-supernodes=4"):
         roll_call(grid, 5, agreed(worker))
+
+
+def answering(**changed: object):
+    """Return a mod that changes what clients say of themselves at the roll call; None leaves it out."""
+
+    def mod(message: Message, context, call_next) -> Message:
+        answer = call_next(message, context)
+        said = {**read_facts(answer), **changed}
+        return Message(facts({k: v for k, v in said.items() if v is not None}), reply_to=message)
+
+    return mod
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        (
+            {"protocol": 0, "fedpeft": "0.1"},
+            r"protocol of client user-0.: found '0 \(fedpeft 0.1\)', expected 1 \(fedpeft [^)]+\), as this server speaks; "
+            r"upgrade fedpeft on client user-0.",
+        ),
+        ({"protocol": 9}, "upgrade fedpeft on this server"),
+        ({"protocol": None, "fedpeft": None}, r"found 'none \(fedpeft unknown\)'"),
+        ({"device": "toaster"}, "client user-0.: device: found 'toaster'"),
+    ],
+)
+def test_a_client_of_another_version_or_class_is_refused_with_what_to_do(
+    changed: dict, expected: str, worker: Worker, config: dict[str, str]
+) -> None:
+    with pytest.raises(ProtocolError, match=expected):
+        roll_call(InProcessGrid(client_app([answering(**changed)]), 4, config), 4, agreed(worker))
+
+
+def test_a_client_tells_a_server_of_another_version_and_waits_for_the_next(
+    worker: Worker, config: dict[str, str]
+) -> None:
+    grid = InProcessGrid(client_app(), 4, config)
+    (newer, none, right) = greetings(grid.get_node_ids()[:3])
+    newer.content["facts"]["protocol"] = 2
+    none.content.pop("facts")
+    answers = grid.send_and_receive([newer, none, right])
+    assert "protocol of the server: found '2 (fedpeft" in answers[0].error.reason
+    assert "upgrade fedpeft on this device" in answers[0].error.reason
+    assert "upgrade fedpeft on the server" in answers[1].error.reason
+    assert heard([answers[2]], agreed(worker)).ready == {worker.client_ids[2]: grid.get_node_ids()[2]}
 
 
 def test_a_mod_wraps_every_call(worker: Worker, config: dict[str, str]) -> None:

@@ -16,12 +16,12 @@ from fedpeft.compare.precisions import evaluate_run
 from fedpeft.errors import ProtocolError, ScenarioError
 from fedpeft.federation.client import client_app, worker_at
 from fedpeft.federation.cohort import roll_call
-from fedpeft.federation.fleet import Fleet
+from fedpeft.federation.fleet import Fleet, bonds
 from fedpeft.federation.folder import METRICS, PEOPLE, SCENARIO, RunFolder
 from fedpeft.federation.grid import InProcessGrid
 from fedpeft.federation.server import agreed, conduct
 from fedpeft.federation.watcher import Silent, Watcher
-from fedpeft.federation.worker import Worker
+from fedpeft.federation.worker import Device, Worker
 from fedpeft.methods.attached import SHARED
 from fedpeft.scenario import parse_scenario
 from fedpeft.training.config import Training
@@ -201,6 +201,21 @@ def test_a_client_of_another_base_or_another_start_is_not_let_in(
             ProtocolError, match=r"client person-\d: start: found '[0-9a-f]{12}', expected [0-9a-f]{12}"
         ):
             roll_call(grid, 4, wanted)
+
+
+def test_a_device_that_names_its_class_holds_no_other_and_fits_to_the_others(
+    mixed: dict[str, Any], tmp_path: Path
+) -> None:
+    scenario = parse_scenario(mixed)
+    server = Worker(scenario, tmp_path / "server")
+    client = server.client_ids[0]
+    kind = next(name for name in ("phone", "tablet") if name != server.fleet.classes[client])
+    device = Worker(scenario, tmp_path / "device", Device(client, tmp_path, tmp_path, kind))
+    assert (device.fleet.reference.kind.name, device.fleet.classes[client]) == (kind, kind)
+    assert device.fleet.of(client) is device.fleet.reference
+    assert bonds(device.fleet.reference) == bonds(server.fleet.reference)
+    with pytest.raises(ScenarioError, match=r"device: found 'fone', expected a class of the scenario's \[\[devices"):
+        Worker(scenario, tmp_path / "other", Device(client, tmp_path, tmp_path, "fone"))
 
 
 def test_a_persons_adapter_does_not_tell_of_which_class_they_were(finished: Path) -> None:

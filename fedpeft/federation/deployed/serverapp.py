@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import time
+from dataclasses import replace
 from pathlib import Path
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+from fedpeft.federation.checkpoint import Checkpoint
 from fedpeft.federation.client import worker_at
-from fedpeft.federation.cohort import Roll, greet, wait_for_nodes
+from fedpeft.federation.deployed.attendance import Attendance
 from fedpeft.federation.deployed.drain import Drain, UntilDrained
 from fedpeft.federation.deployed.ending import told
 from fedpeft.federation.deployed.link_grid import LinkGrid
 from fedpeft.federation.deployed.server_folder import ServerFolder
 from fedpeft.federation.folder import SCENARIO, RunFolder
-from fedpeft.federation.server import agreed, attempt, federate
+from fedpeft.federation.people import sum_people
+from fedpeft.federation.rounds import Rounds
+from fedpeft.federation.server import attempt, federate
+from fedpeft.federation.session_keys import SessionKeys
 from fedpeft.federation.worker import Worker
-from fedpeft.secagg.trust.registry import admitted
 
 ENGINE, FINISHED = "deployed", "finished"
 SERVER_FOLDER, RUN_FOLDER, OPERATOR_FOLDER = "server-folder", "run-folder", "operator-folder"
@@ -36,37 +39,42 @@ def deployed_app() -> ServerApp:
             worker = worker_at(str(run.path / SCENARIO), str(run.path))
             with attempt(worker, run, ENGINE, FINISHED):
                 operator = Path(str(context.run_config[OPERATOR_FOLDER]))
-                keys = server.keys(operator) if worker.scenario.secure else None
-                link = LinkGrid(grid, server.settings.deadline)
-                roll = gather(link, worker, server, drain)
-                federate(link, worker, roll, keys, run, UntilDrained(drain))
+                conduct_deployed(grid, worker, run, server, operator, drain)
 
     return app
 
 
-def gather(link: LinkGrid, worker: Worker, server: ServerFolder, drain: Drain) -> Roll:
-    """Call the roll of who is there: enrolled nodes only, each under its own name; who is wrong is left out.
+def conduct_deployed(
+    grid: Grid, worker: Worker, run: RunFolder, server: ServerFolder, operator: Path, drain: Drain
+) -> None:
+    """Run what is left of a run, with whoever is there.
 
-    Raises
-    ------
-    RunError
-        When fewer are there than a round may have.
-    Drained
-        When nothing new is to begin.
+    Parameters
+    ----------
+    grid : Grid
+        Flower's.
+    worker : Worker
+        The server's own.
+    run : RunFolder
+    server : ServerFolder
+    operator : Path
+        Folder of the operator's key.
+    drain : Drain
+        Heeded before the first round and after each.
     """
-    known = admitted(server.registry, time.time())
-    clients = set(worker.client_ids)
-    names: dict[int, str] = {}
+    link, watcher = LinkGrid(grid, patience(worker, server)), UntilDrained(drain)
 
-    def present() -> list[int]:
-        drain.heed()
-        found = {node: known.get(public, "") for node, public in link.nodes().items()}
-        names.update({node: client for node, client in found.items() if client in clients})
-        return sorted(names.keys() & found.keys())
+    def keys() -> SessionKeys | None:
+        return replace(server.keys(operator), people=True) if worker.scenario.secure else None
 
-    expected = len(clients & set(known.values()))
-    least = worker.scenario.federation.minimum
-    ids = wait_for_nodes(present, max(expected, least), least, server.settings.gathering)
-    called = greet(link, ids, agreed(worker), names)
-    called.skipped.update({names[node]: str(error) for node, error in called.refused.items() if node in names})
-    return called.roll()
+    keys()  # before anybody is waited for: a key that is missing is said at once
+    attendance = Attendance(link, worker, server.registry, keys, run.path.name, watcher)
+    point = Checkpoint.read(run.path, worker.scenario.digest, worker.size)
+    end, roll = attendance.begin(point.round if point else 0, attendance.gather(server.settings.gathering, drain.heed))
+    federate(Rounds(link, worker, roll, end, run, watcher, renewed=attendance.renewed), sum_people)
+
+
+def patience(worker: Worker, server: ServerFolder) -> float:
+    """Return the seconds that a client has: what the scenario says, the server's own settings at most."""
+    most = server.settings.deadline
+    return min(most, worker.scenario.federation.deadline or most)

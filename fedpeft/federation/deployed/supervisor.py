@@ -36,6 +36,7 @@ from fedpeft.federation.flower_link import trusting
 from fedpeft.federation.folder import METRICS, RUN, SCENARIO, RunFolder
 from fedpeft.federation.locking import hold
 from fedpeft.federation.node.backoff import Backoff
+from fedpeft.federation.people import require_summable
 from fedpeft.scenario import Scenario, load_scenario
 
 LEAST_ROOM = 32 << 20
@@ -85,6 +86,7 @@ class Supervisor:
     ) -> None:
         if scenario.seeds:
             raise RunError("seeds", scenario.seeds, "one seed", "a deployed run has one: use `seed`")
+        require_summable(scenario)
         self._server, self._hear = server, hear
         operator = operator.resolve()
         if scenario.secure:

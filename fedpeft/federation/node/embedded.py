@@ -23,7 +23,7 @@ from flwr.clientapp import ClientApp
 
 from fedpeft.errors import LinkError, MessageGone, NotYet
 from fedpeft.federation.flower_fleet import LONGEST, SHORTEST, FleetLine
-from fedpeft.federation.flower_internals import CLIENT_RAISED, content_id, identify, require_flower
+from fedpeft.federation.flower_internals import CLIENT_RAISED, content_id, dated_as, identify, require_flower
 from fedpeft.federation.node.backoff import Backoff, Pace
 from fedpeft.federation.node.heart import Heart
 from fedpeft.federation.node.journal import Journal
@@ -208,14 +208,15 @@ class EmbeddedNode:
     def _finish(self, node: int) -> bool:
         """Answer the message in hand, if there is one."""
         reply = self._journal.reply()
+        again = reply is not None
         if reply is None:
             request = self._journal.request()
             if request is None:
                 return False
-            reply = self._answer(node, request)
+            reply = dated_as(self._answer(node, request), request)
             self._journal.keep_reply(reply)
         try:
-            self._line.push(node, reply)
+            self._line.push(node, reply, again)
         except MessageGone as error:
             self._hear(f"nobody waits for the answer to {reply.metadata.message_type}: {error}")
         self._journal.done()

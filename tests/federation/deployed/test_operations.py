@@ -26,8 +26,7 @@ from fedpeft.federation.folder import METRICS, SCENARIO, RunFolder
 from fedpeft.secagg.trust import Revocations
 from fedpeft.secagg.trust.registry import Registry
 
-from .federation import Node, Up, enrol, found, free_port, until
-from .test_deployed import CLIENTS, scenario_of
+from .federation import CLIENTS, Node, Up, enrol, found, free_port, scenario_of, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("operations")]
 
