@@ -60,6 +60,14 @@ class ProtocolError(FedpeftError):
     """A message of the federation that must not be used."""
 
 
+class TokenError(FedpeftError):
+    """A token that is none, or that the gate refuses."""
+
+
+class GateError(FedpeftError):
+    """A gate that did not answer, or not with what was asked; worth another attempt later."""
+
+
 class RoundBurnt(FedpeftError):  # noqa: N818
     """A round of secure aggregation that too few clients finished: nothing of it is opened or used."""
 
@@ -76,6 +84,18 @@ class FolderError(RunError):
     """A run's or a server's folder that does not hold what it must; waiting mends nothing."""
 
     permanent = True
+
+
+class ShelfError(FedpeftError):
+    """A version that must not be used, or a shelf of versions that cannot be read or written."""
+
+
+class ShelfGone(ShelfError):  # noqa: N818
+    """A head, version or file that a shelf does not have, or not any more."""
+
+
+class FetchError(FedpeftError):
+    """Something that could not be fetched now; what is installed stays, and another attempt is worth it."""
 
 
 class LinkError(FedpeftError):

@@ -32,6 +32,7 @@ VERBS = {
     "adapters": "List, inspect, compose, prune, quantize and merge adapters.",
     "base": "List bases, get them ready, shrink them, and say what they cost.",
     "distill": "Ask a large base about public text, for small ones to learn from.",
+    "registry": "Publish versions of adapters and bases, go back, serve them to devices.",
     "server": "Run a federation: its keys, its clients, its rounds.",
     "client": "What a device keeps of a person's text and learns from it; its key and certificate.",
     "pretrain": "Make the builtin base `keyboard` from public text.",

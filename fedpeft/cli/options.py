@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
 
 import typer
+
+from fedpeft.errors import FedpeftError
 
 Run = Annotated[str, typer.Option(help="A run's name or folder, or 'latest'.")]
 Runs = Annotated[Path, typer.Option(help="Where runs are kept.")]
@@ -43,3 +46,15 @@ def complain(line: str) -> None:
     from rich.markup import escape
 
     Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]error[/] {escape(line)}")
+
+
+def require_extra(verb: str, extra: str, *needed: str) -> None:
+    """Refuse a verb whose libraries are not installed.
+
+    Raises
+    ------
+    FedpeftError
+    """
+    missing = [name for name in needed if find_spec(name) is None]
+    if missing:
+        raise FedpeftError(verb, f"no {', '.join(missing)}", "its extra", f"pip install 'fedpeft[{extra}]'")

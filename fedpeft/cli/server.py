@@ -12,15 +12,18 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from fedpeft.cli import gate
 from fedpeft.cli.options import AsJson, complain, on_signals
 from fedpeft.errors import RunError
 from fedpeft.files import write_whole
 
 server = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", help=__doc__)
 
+for verb in (gate.token, gate.tokens, gate.gate):
+    server.command()(verb)
+
 _DAY = 86_400
 _Operator = Annotated[Path | None, typer.Option(help="Folder for the operator's key, on another machine say.")]
-_Registry = Annotated[Path, typer.Option("--registry", help="The registry's folder.")]
 
 
 @server.command()
@@ -138,7 +141,7 @@ def renew(folder: Annotated[Path, typer.Argument(help="What `fedpeft server init
 @server.command()
 def enrol(
     request: Annotated[Path, typer.Argument(help="What `fedpeft client request` wrote.")],
-    registry: _Registry,
+    registry: gate.Registry,
     out: Annotated[Path, typer.Option(help="The certificate, for the client.")],
     days: Annotated[int, typer.Option(min=1, max=3650, help="How long it holds.")] = 365,
 ) -> None:
@@ -157,7 +160,7 @@ def enrol(
 
 
 @server.command()
-def revoke(client: Annotated[str, typer.Argument(help="Whose keys.")], registry: _Registry) -> None:
+def revoke(client: Annotated[str, typer.Argument(help="Whose keys.")], registry: gate.Registry) -> None:
     """Revoke a client's keys; a new one can be certified.
 
     Example: fedpeft server revoke ada --registry keys/registry
@@ -170,7 +173,7 @@ def revoke(client: Annotated[str, typer.Argument(help="Whose keys.")], registry:
 
 
 @server.command()
-def clients(registry: _Registry, as_json: AsJson = False) -> None:
+def clients(registry: gate.Registry, as_json: AsJson = False) -> None:
     """List who was certified, until when, and who was revoked.
 
     Example: fedpeft server clients --registry keys/registry

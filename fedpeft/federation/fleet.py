@@ -13,7 +13,6 @@ rounded to bfloat16 by peft, over any other base not. So in a federation with cl
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,7 +23,8 @@ from typing import Any
 from fedpeft.base import Base
 from fedpeft.base.placement import device_of
 from fedpeft.codecs.bfloat16 import from_bfloat16, to_bfloat16
-from fedpeft.device.folders import EVERYBODY, NOBODY
+from fedpeft.data.federation import Federation
+from fedpeft.device.folders import require_client
 from fedpeft.errors import DataError, ScenarioError, nearest
 from fedpeft.federation.fitted import fitted
 from fedpeft.methods import Attached
@@ -34,9 +34,6 @@ from fedpeft.scenario.devices import DeviceTable, assign
 from fedpeft.seeds import derive
 from fedpeft.tasks import Task, open_task
 from fedpeft.tasks.open import held
-
-# A client's name becomes the name of its folder.
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,127}")
 
 # Up to this many tokens attention is computed plainly.
 _SHORT = 128
@@ -83,6 +80,8 @@ class Fleet:
     scenario : Scenario
     own : mapping of str to str, optional
         A device's client and the class that it has chosen itself; then no other class is held, fitted or loaded.
+    text : Federation, optional
+        A device's own text, where the scenario leaves it to the devices.
 
     Attributes
     ----------
@@ -92,7 +91,9 @@ class Fleet:
         What was chosen for each class with a budget of memory, for the record.
     """
 
-    def __init__(self, scenario: Scenario, own: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, scenario: Scenario, own: Mapping[str, str] | None = None, text: Federation | None = None
+    ) -> None:
         self._scenario, self._own = scenario, dict(own or {})
         kinds, data = [self._chosen(name) for name in self._own.values()] or scenario.classes, scenario.data
         first = kinds[0]
@@ -107,6 +108,7 @@ class Fleet:
             data.max_windows,
             scenario.task.pooling,
             scenario.packing,
+            text,
         )
         self._suit(task)
         fits = [fitted(scenario, kind, task) for kind in kinds]
@@ -125,10 +127,9 @@ class Fleet:
         if len(set(ids)) != len(ids):
             raise DataError("data.federation", self.reference.task.name, "unique client names")
         for client in ids:
-            if not _NAME.fullmatch(client) or client in (NOBODY, EVERYBODY):
-                raise DataError(
-                    "client name", client, f"letters, digits, '.', '_', '@', '-', not {NOBODY} or {EVERYBODY}"
-                )
+            require_client(client)
+        if self._scenario.enrolled:
+            return ids  # this device's own name, or none on the server: how many there are is nobody's to know here
         wanted = self._scenario.data.clients or len(ids)
         if wanted > len(ids):
             raise DataError("data.clients", wanted, f"at most the federation's {len(ids)}")
@@ -143,6 +144,8 @@ class Fleet:
         """The class of every client that the scenario uses; without a name where there is one for all."""
         if not self._scenario.devices:
             return dict.fromkeys(self.clients, "")
+        if self._scenario.enrolled:
+            return dict(self._own)  # there is no list to draw from: each device chooses
         return {**assign(self._scenario.classes, self.clients, self._scenario.seed), **self._own}
 
     def _chosen(self, name: str) -> DeviceTable:

@@ -23,6 +23,7 @@ from fedpeft.federation.watcher import Silent, Watcher
 from fedpeft.federation.worker import Worker
 from fedpeft.methods.attached import SHARED
 from fedpeft.scenario import Scenario, load_scenario
+from fedpeft.scenario.validate import require_simulable
 from fedpeft.tasks.chat import Chat
 from fedpeft.tasks.next_word import NextWord
 
@@ -61,6 +62,7 @@ def simulate(
         begin no folder stays.
     """
     runner = _Runner(watcher or Silent(), engine, workers)
+    require_simulable(scenario)
     scenario = settled(scenario, workers or cores())
     folder = RunFolder.fresh(runs, scenario.name)
     folder.write(SCENARIO, scenario.model_dump(mode="json"))

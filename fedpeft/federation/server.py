@@ -27,6 +27,7 @@ from fedpeft.federation.watcher import Silent, Watcher
 from fedpeft.federation.worker import Worker
 from fedpeft.methods.attached import SHARED
 from fedpeft.scenario import load_scenario
+from fedpeft.scenario.validate import require_simulable
 
 GLOBAL_ADAPTER = "adapters/global"
 
@@ -50,6 +51,7 @@ def conduct(grid: Grid, worker: Worker, folder: RunFolder, watcher: Watcher, eng
     FedpeftError
         When the run cannot go on; its folder can be resumed.
     """
+    require_simulable(worker.scenario)
     with attempt(worker, folder, engine, "trained"):
         roll = roll_call(grid, len(worker.client_ids), agreed(worker))
         keys = simulated_keys(worker, roll, folder)

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedpeft.codecs.ring import Ring, RingCodec
 from fedpeft.errors import ProtocolError
+
+if TYPE_CHECKING:
+    # Names of types alone: a device that only enrols has no use for what computes with them.
+    from fedpeft.codecs.ring import Ring, RingCodec
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ class Attendance:
             names.update(found := self._present())
             return sorted(found)
 
-        expected = len(set(self._worker.client_ids) & self._enrolled())
+        expected = len(self._expected(self._enrolled()))
         least = self._worker.scenario.federation.minimum
         ids = wait_for_nodes(present, max(expected, least), least, patience)
         called = greet(self._grid, ids, agreed(self._worker), names)
@@ -146,9 +146,14 @@ class Attendance:
     def _enrolled(self) -> set[str]:
         return set(admitted(self._registry, time.time()).values())
 
+    def _expected(self, enrolled: set[str]) -> set[str]:
+        """Return which of those who are enrolled the scenario is for."""
+        return enrolled if self._worker.scenario.enrolled else enrolled & set(self._worker.client_ids)
+
     def _present(self) -> dict[int, str]:
         """Return the clients of this scenario that are enrolled and online, by node id."""
-        known, clients = admitted(self._registry, time.time()), set(self._worker.client_ids)
+        known = admitted(self._registry, time.time())
+        clients = self._expected(set(known.values()))
         found = {node: known.get(public, "") for node, public in self._link.nodes().items()}
         return {node: client for node, client in found.items() if client in clients}
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import psutil
 
-from fedpeft.federation.node.backoff import Backoff
+from fedpeft.backoff import Backoff
 from fedpeft.federation.superlink import end_process, environment_at
 from fedpeft.files import write_whole
 

@@ -13,6 +13,7 @@ from fedpeft.federation.client import worker_at
 from fedpeft.federation.deployed.attendance import Attendance
 from fedpeft.federation.deployed.drain import Drain, UntilDrained
 from fedpeft.federation.deployed.ending import told
+from fedpeft.federation.deployed.handing_out import hand_out
 from fedpeft.federation.deployed.link_grid import LinkGrid
 from fedpeft.federation.deployed.server_folder import ServerFolder
 from fedpeft.federation.folder import SCENARIO, RunFolder
@@ -23,6 +24,8 @@ from fedpeft.federation.session_keys import SessionKeys
 from fedpeft.federation.worker import Worker
 
 ENGINE, FINISHED = "deployed", "finished"
+# Longer than an idle node's pace: who is there hears of it, who is not gets the adapter with the next run.
+_HANDING_OUT = 120.0
 SERVER_FOLDER, RUN_FOLDER, OPERATOR_FOLDER = "server-folder", "run-folder", "operator-folder"
 
 
@@ -71,7 +74,10 @@ def conduct_deployed(
     attendance = Attendance(link, worker, server.registry, keys, run.path.name, watcher)
     point = Checkpoint.read(run.path, worker.scenario.digest, worker.size)
     end, roll = attendance.begin(point.round if point else 0, attendance.gather(server.settings.gathering, drain.heed))
-    federate(Rounds(link, worker, roll, end, run, watcher, renewed=attendance.renewed), sum_people)
+    rounds = Rounds(link, worker, roll, end, run, watcher, renewed=attendance.renewed)
+    change = federate(rounds, sum_people)
+    if worker.scenario.enrolled:
+        hand_out(LinkGrid(grid, min(_HANDING_OUT, patience(worker, server))), rounds, change)
 
 
 def patience(worker: Worker, server: ServerFolder) -> float:

@@ -20,6 +20,7 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
+from fedpeft.backoff import Backoff
 from fedpeft.errors import FedpeftError, LinkError, RunError
 from fedpeft.federation.deployed import commands
 from fedpeft.federation.deployed.admission import admit, registry_changed
@@ -35,7 +36,6 @@ from fedpeft.federation.flower_control import ControlLine
 from fedpeft.federation.flower_link import trusting
 from fedpeft.federation.folder import METRICS, RUN, SCENARIO, RunFolder
 from fedpeft.federation.locking import hold
-from fedpeft.federation.node.backoff import Backoff
 from fedpeft.federation.people import require_summable
 from fedpeft.scenario import Scenario, load_scenario
 

@@ -107,16 +107,27 @@ class Registry:
         ProtocolError
             When the client has not shown that it holds the key, or the key was revoked.
         """
+        with self.writing() as store:
+            return self.issue(store, enrolment, expiry)
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """Change the registry, all or nothing, while nobody else does."""
+        with self._open() as store:
+            store.execute("BEGIN IMMEDIATE")
+            yield store
+
+    def issue(self, store: sqlite3.Connection, enrolment: Enrolment, expiry: int) -> Certificate:
+        """Certify within a change that :meth:`writing` began; see :meth:`certify`."""
         certificate = self.authority.certify(enrolment, expiry)
         if enrolment.public in self.revocations().keys:
             raise ProtocolError(
                 f"key of {enrolment.client}", "revoked", "a new one", "ask with another --identity folder"
             )
-        with self._open() as store:
-            row = (enrolment.public, enrolment.client, expiry)
-            store.execute("INSERT OR REPLACE INTO issued (public, client, expiry) VALUES (?, ?, ?)", row)
-            if enrolment.node:
-                self._keep_node(store, enrolment)
+        row = (enrolment.public, enrolment.client, expiry)
+        store.execute("INSERT OR REPLACE INTO issued (public, client, expiry) VALUES (?, ?, ?)", row)
+        if enrolment.node:
+            self._keep_node(store, enrolment)
         return certificate
 
     def _keep_node(self, store: sqlite3.Connection, enrolment: Enrolment) -> None:

@@ -145,7 +145,7 @@ def test_a_device_joins_with_what_is_its_own_only(server: ServerFolder, tmp_path
         options = [
             part for key, value in {**given, "server": "localhost:1", **changed}.items() for part in (f"--{key}", value)
         ]
-        return str(refusal(client, "join", tmp_path / "device", *options))
+        return str(refusal(client, "join", "--home", tmp_path / "device", *options))
 
     assert "host:port" in joining(server="localhost")
     assert "signature of the authority" in joining(pinned=other.pinned_file)
