@@ -30,7 +30,7 @@ from .federation import CLIENTS, Node, Up, enrol, found, free_port, scenario_of,
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("operations")]
 
-ROUNDS, PATIENCE = 9, 300
+ROUNDS, PATIENCE = 9, 120
 LOCKED, FULL = 15.0, 20.0
 HOUR = 3600.0
 DISK = 256 << 20
