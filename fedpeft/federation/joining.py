@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from fedpeft.address import is_address
 from fedpeft.device.edge.joining import Seat
 from fedpeft.errors import ProtocolError
 from fedpeft.federation.client import STATES, client_app, node_config_of, serve_device
 from fedpeft.federation.node import EmbeddedNode, Rhythm
-from fedpeft.federation.node.address import is_address
 from fedpeft.federation.node.embedded import Hear
 from fedpeft.federation.worker import Device, Worker
 from fedpeft.files import private_folder

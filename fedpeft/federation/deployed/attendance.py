@@ -59,8 +59,6 @@ class Attendance:
     run : str
         Its name.
     watcher : Watcher
-    heed : callable
-        Called while nodes are waited for; raises when they are not to be waited for any more.
     """
 
     def __init__(
@@ -71,24 +69,25 @@ class Attendance:
         keys: Callable[[], SessionKeys | None],
         run: str,
         watcher: Watcher,
-        heed: Callable[[], None] = lambda: None,
     ) -> None:
         self._link: Link = link
         self._grid: Grid = link
         self._worker, self._registry, self._keys = worker, registry, keys
-        self._run, self._watcher, self._heed = run, watcher, heed
+        self._run, self._watcher = run, watcher
         self._begun = 0
         self._greeted: dict[int, int] = {}
         self._asked: dict[str, int] = {}
         self._called = Called({}, {}, {})
 
-    def gather(self, patience: float) -> Roll:
+    def gather(self, patience: float, heed: Callable[[], None] = lambda: None) -> Roll:
         """Call the roll of who is there: enrolled nodes only, each under its own name; who is wrong is left out.
 
         Parameters
         ----------
         patience : float
             Seconds to wait for all who are enrolled.
+        heed : callable, optional
+            Called again and again meanwhile; what it raises ends the wait.
 
         Raises
         ------
@@ -98,7 +97,7 @@ class Attendance:
         names: dict[int, str] = {}
 
         def present() -> list[int]:
-            self._heed()
+            heed()
             names.update(found := self._present())
             return sorted(found)
 
