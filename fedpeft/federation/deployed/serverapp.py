@@ -60,7 +60,7 @@ def conduct_deployed(grid: Grid, worker: Worker, run: RunFolder, server: ServerF
     def keys() -> SessionKeys | None:
         return replace(server.keys(operator), people=True) if worker.scenario.secure else None
 
-    attendance = Attendance(link, worker, server.registry, keys, run.path.name, watcher)
+    attendance = Attendance(link, worker, server.registry, keys, run, watcher)
     point = Checkpoint.read(run.path, worker.scenario.digest, worker.size)
     end, roll = attendance.begin(point.round if point else 0, attendance.gather(server.settings.gathering))
     federate(Rounds(link, worker, roll, end, run, watcher, renewed=attendance.renewed), sum_people)
