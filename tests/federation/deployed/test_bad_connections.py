@@ -60,7 +60,8 @@ def test_no_fault_on_the_way_of_a_message_costs_a_client_the_round_or_a_bit_of_t
 ) -> None:
     federation, proxy = behind
     federation.wait_for_round(0)
-    assert status_of(federation.server)["clients"] == {"enrolled": CLIENTS, "online": CLIENTS}
+    clients = status_of(federation.server)["clients"]
+    assert (clients["enrolled"], clients["online"]) == (CLIENTS, CLIENTS)
     begun = time.monotonic()
     proxy.spoil("pull-messages", CUT_REPLY, least=1)  # handed over to nobody: it is sent again
     proxy.spoil("pull-object", 500, times=2)
