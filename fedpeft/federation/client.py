@@ -17,8 +17,9 @@ from fedpeft.errors import DataError, ProtocolError
 from fedpeft.federation.fleet import bonds
 from fedpeft.federation.locate import config_of, run_folder_of, scenario_of
 from fedpeft.federation.messages import COHORT, Fact, facts, parcel, read_bounded, read_facts, read_named, read_request
-from fedpeft.federation.personal import keep_personal, score_stranger
+from fedpeft.federation.personal import keep_own, keep_personal, score_stranger
 from fedpeft.federation.plan import RoundPlan
+from fedpeft.federation.session_keys import PEOPLE_PURPOSE
 from fedpeft.federation.sessions import end_of, join, leave, meet
 from fedpeft.federation.spoken import require_spoken, spoken
 from fedpeft.federation.worker import Device, Worker
@@ -92,7 +93,8 @@ def client_app(mods: Iterable[Mod] = ()) -> ClientApp:
     evaluate           score the global adapter on validation text        protected totals
     query.survivors …  the stages after which the sum can be opened       signatures, seeds, shares
     query.leave        the session is over: forget its keys               name
-    train.personalize  fine-tune, gate, keep, and score on test text      metrics
+    train.keep         fine-tune, gate, keep; how much does it help?      protected totals
+    train.personalize  the same, for a study (simulations only)           metrics
     evaluate.stranger  score another's adapter (simulations only)         metrics
     ================== ================================================== =========================
     """
@@ -165,10 +167,21 @@ def client_app(mods: Iterable[Mod] = ()) -> ClientApp:
     for name in STAGES:
         stage(name)
 
+    @app.train("keep")
+    @_discreet
+    def keep(message: Message, context: Context) -> Message:
+        worker, plan, change, extra = _agreed(message, context, (COHORT,))
+        client = _client(context)
+        # After the last round, and on the clock of that round: sessions know no later one.
+        asked = Asked(plan.round - 1, PEOPLE_PURPOSE, plan.digest, tuple(extra[COHORT].split(",")))
+        payload = keep_own(worker, client, change, plan.model)
+        return Message(parcel(end_of(worker, client).protect(asked, payload)), reply_to=message)
+
     @app.train("personalize")
     @_discreet
     def personalize(message: Message, context: Context) -> Message:
         worker, plan, change, _ = _agreed(message, context)
+        _require_simulation(worker, message)
         try:
             result = keep_personal(worker, _client(context), change, plan.model)
         except DataError as error:
@@ -179,6 +192,7 @@ def client_app(mods: Iterable[Mod] = ()) -> ClientApp:
     @_discreet
     def stranger(message: Message, context: Context) -> Message:
         worker, _, change, extra = _agreed(message, context, ("other",))
+        _require_simulation(worker, message)
         if extra["other"] not in worker.client_ids:
             raise ProtocolError("request other", extra["other"], "a client of this federation")
         metrics = score_stranger(worker, _client(context), extra["other"], change)
@@ -212,6 +226,13 @@ def _agreed(
     own = worker.fleet.of(_client(context))
     plan.check(worker.scenario.digest, own.attached.schemas[SHARED].digest, own.base.fingerprint, data)
     return worker, plan, worker.whole(public), further
+
+
+def _require_simulation(worker: Worker, message: Message) -> None:
+    """Refuse, on a device, what would tell the server one person's scores."""
+    if worker.device:
+        kind = message.metadata.message_type
+        raise ProtocolError("request", kind, "train.keep, whose answers are summed", "only a simulation reads scores")
 
 
 def _asked(plan: RoundPlan, purpose: str, extra: dict[str, str]) -> Asked:

@@ -11,7 +11,7 @@ from fedpeft.errors import ProtocolError, RunError
 from fedpeft.federation.cohort import Roll
 from fedpeft.federation.exchange import exchange
 from fedpeft.federation.messages import parcel, read_facts, read_parcel
-from fedpeft.federation.session_keys import SessionKeys, terms
+from fedpeft.federation.session_keys import PEOPLE_PURPOSE, SessionKeys, terms
 from fedpeft.federation.watcher import Watcher
 from fedpeft.federation.worker import Worker
 from fedpeft.secagg import PlainServer, ServerEnd
@@ -103,6 +103,8 @@ def enough(worker: Worker, clients: int) -> bool:
 def _too_few(manifest: Manifest, ready: int, reason: str) -> RunError | None:
     """Return why no cohort could be opened; better here than in the first round."""
     for one in manifest.terms:
+        if one.purpose == PEOPLE_PURPOSE:
+            continue  # no round waits for it
         flaw = _flaw(one, ready, manifest.corrupt, manifest.dropout)
         if flaw is not None:
             return RunError(f"secure session, {one.purpose}", f"{ready} clients ({reason})", flaw)

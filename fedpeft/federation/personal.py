@@ -16,9 +16,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fedpeft.adapters import Adapter
 from fedpeft.adapters.algebra import cat
 from fedpeft.adapters.schema import Vector
+from fedpeft.adapters.update import Update
+from fedpeft.codecs import RingCodec, WireCodec
+from fedpeft.codecs.ring import Ring
 from fedpeft.errors import AdapterError, DataError
 from fedpeft.federation.worker import Worker
 from fedpeft.files import private_folder, write_private
@@ -26,8 +31,12 @@ from fedpeft.methods.attached import SHARED
 from fedpeft.personalization import Personal, personalize
 from fedpeft.seeds import derive
 from fedpeft.training import Training, evaluate
+from fedpeft.training.evaluate import LANES, Tally
 
-PERSONAL_FOLDER, PRIVATE_FOLDER, _RESULT = "personal", "private", "result.json"
+PERSONAL_FOLDER, PRIVATE_FOLDER, _RESULT, _SCORES = "personal", "private", "result.json", "scores.json"
+CONTROLS, FEWEST = ("base", "global", "personal"), 3
+PEOPLE_LANES = (*(f"{control}.{lane}" for control in CONTROLS for lane in LANES), "people", "better", "opened")
+"""What devices say of themselves in a sum: totals on test text; whether their own adapter helps, and is let through."""
 
 
 def keep_personal(worker: Worker, client: str, change: Vector, model: str) -> dict[str, Any]:
@@ -55,39 +64,73 @@ def keep_personal(worker: Worker, client: str, change: Vector, model: str) -> di
     DataError
         When the client has no text to train on or none to be tested on.
     """
-    own = worker.splits(client)
-    for part, text in (("train", own.train), ("test", own.test)):
-        if not text.tokens:
-            raise DataError(f"client {client}", f"no {part} text", "some messages of their own in every split")
-    folder = private_folder(worker.states / client)
-    key = {"model": model, "scenario": worker.scenario.digest}
-    done = _finished(folder, key)
+    folder, key = private_folder(worker.states / client), {"model": model, "scenario": worker.scenario.digest}
+    done = _finished(folder / _RESULT, key)
     if done is not None:
         return done
-    attached, start = worker.fleet.of(client).attached, _global(worker, client, change)
-    test: dict[str, dict[str, float]] = {}
-    test["base"] = _test(worker, client)
-    attached.write(SHARED, start)
-    test["global"] = _test(worker, client, SHARED)
-    slot = _personal_slot(worker)
-    first = start if slot == SHARED else attached.initial[slot]
-    personal = _train(worker, client, slot, first, worker.scenario.personalization.training)
-    test["personal"] = _test(worker, client, *attached.slots)
-    mine = attached.adapter(slot, personal.vector)
-    mine.save(folder / PRIVATE_FOLDER)
-    whole = mine if slot == SHARED else cat([attached.adapter(SHARED, start), mine], [1.0, 1.0])
-    whole.save(folder / PERSONAL_FOLDER)
-    _train(worker, client, SHARED, attached.initial[SHARED], _equal_steps(worker, client))
-    test["local"] = _test(worker, client, SHARED)
+    personal, tallies = _keep(worker, client, change, folder)
+    test = {control: tally.metrics() for control, tally in tallies.items()}
+    _train(worker, client, SHARED, worker.fleet.of(client).attached.initial[SHARED], _equal_steps(worker, client))
+    test["local"] = _test(worker, client, SHARED).metrics()
     result = {
         "client": client,
         "gate": personal.gate,
         "steps": personal.steps,
-        "messages": own.messages,
+        "messages": worker.splits(client).messages,
         "test": test,
     }
-    write_private(folder / _RESULT, json.dumps({"key": key, "result": result}).encode())
+    _finish(folder / _RESULT, key, result)
     return result
+
+
+def keep_own(worker: Worker, client: str, change: Vector, model: str) -> Ring:
+    """Personalize a device's client, keep its adapters there, and return its scores as integers to be summed.
+
+    As in :func:`keep_personal`, without the control that serves studies only; nothing of the result leaves the device
+    but as a part of a sum.
+
+    Returns
+    -------
+    ndarray
+        A payload of :func:`people_codec`, yet unprotected.
+    """
+    folder, key = private_folder(worker.states / client), {"model": model, "scenario": worker.scenario.digest}
+    lanes = _finished(folder / _SCORES, key)
+    if lanes is None:
+        personal, tallies = _keep(worker, client, change, folder)
+        lanes = {f"{name}.{lane}": value for name, tally in tallies.items() for lane, value in tally.lanes().items()}
+        better = tallies["personal"].loss < tallies["global"].loss
+        lanes |= {"people": 1.0, "better": float(better), "opened": float(personal.gate > 0)}
+        _finish(folder / _SCORES, key, lanes)
+    update = Update(np.zeros(0, np.float32), {name: float(lanes[name]) for name in PEOPLE_LANES})
+    return people_codec(worker).encode(update, np.random.default_rng(0))
+
+
+def people_codec(worker: Worker) -> WireCodec:
+    """Return how people's scores are written on a device, and their sum read."""
+    people = max(min(worker.scenario.personalization.people, len(worker.client_ids)), FEWEST)
+    return WireCodec(RingCodec(worker.scenario.channel.bits, 1.0, people), 0, PEOPLE_LANES)
+
+
+def _keep(worker: Worker, client: str, change: Vector, folder: Path) -> tuple[Personal, dict[str, Tally]]:
+    """Personalize a client, keep its adapters in its folder, and score base, global and personal adapter."""
+    own = worker.splits(client)
+    for part, text in (("train", own.train), ("test", own.test)):
+        if not text.tokens:
+            raise DataError(f"client {client}", f"no {part} text", "some messages of their own in every split")
+    attached, start = worker.fleet.of(client).attached, _global(worker, client, change)
+    tallies = {"base": _test(worker, client)}
+    attached.write(SHARED, start)
+    tallies["global"] = _test(worker, client, SHARED)
+    slot = _personal_slot(worker)
+    first = start if slot == SHARED else attached.initial[slot]
+    personal = _train(worker, client, slot, first, worker.scenario.personalization.training)
+    tallies["personal"] = _test(worker, client, *attached.slots)
+    mine = attached.adapter(slot, personal.vector)
+    mine.save(folder / PRIVATE_FOLDER)
+    whole = mine if slot == SHARED else cat([attached.adapter(SHARED, start), mine], [1.0, 1.0])
+    whole.save(folder / PERSONAL_FOLDER)
+    return personal, tallies
 
 
 def score_stranger(worker: Worker, client: str, other: str, change: Vector) -> dict[str, float]:
@@ -132,8 +175,8 @@ def score_kept(worker: Worker, client: str, shared: Vector) -> dict[str, dict[st
     rounds = worker.scenario.federation.rounds
     worker.fleet.of(client).attached.write(SHARED, worker.with_own(client, rounds + 1, shared))
     return {
-        "base": _test(worker, client),
-        "global": _test(worker, client, SHARED),
+        "base": _test(worker, client).metrics(),
+        "global": _test(worker, client, SHARED).metrics(),
         "personal": _test_with(worker, client, client),
     }
 
@@ -145,7 +188,7 @@ def _test_with(worker: Worker, client: str, owner: str) -> dict[str, float]:
     if adapter.schema != attached.schemas[slot]:
         raise AdapterError(f"private adapter of {owner}", adapter.schema.digest[:12], "this scenario's schema")
     attached.write(slot, adapter.vector)
-    return _test(worker, client, *attached.slots)
+    return _test(worker, client, *attached.slots).metrics()
 
 
 def _personal_slot(worker: Worker) -> str:
@@ -173,10 +216,10 @@ def _train(worker: Worker, client: str, slot: str, start: Vector, training: Trai
     )
 
 
-def _test(worker: Worker, client: str, *slots: str) -> dict[str, float]:
+def _test(worker: Worker, client: str, *slots: str) -> Tally:
     own = worker.fleet.of(client)
     own.attached.activate(*slots)
-    return evaluate(own.attached, own.task, worker.splits(client).test).metrics()
+    return evaluate(own.attached, own.task, worker.splits(client).test)
 
 
 def _equal_steps(worker: Worker, client: str) -> Training:
@@ -188,10 +231,15 @@ def _equal_steps(worker: Worker, client: str) -> Training:
     return private.model_copy(update={"steps": steps, "epochs": None})
 
 
-def _finished(folder: Path, key: dict[str, str]) -> dict[str, Any] | None:
+def _finish(file: Path, key: dict[str, str], result: dict[str, Any]) -> None:
+    """Keep a result for the global adapter that it belongs to."""
+    write_private(file, json.dumps({"key": key, "result": result}).encode())
+
+
+def _finished(file: Path, key: dict[str, str]) -> dict[str, Any] | None:
     """Return the client's earlier result for the same global adapter, if there is one."""
     try:
-        stored = json.loads((folder / _RESULT).read_text(encoding="utf-8"))
+        stored = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     return dict(stored["result"]) if stored["key"] == key else None

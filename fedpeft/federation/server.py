@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -57,12 +57,20 @@ def conduct(grid: Grid, worker: Worker, folder: RunFolder, watcher: Watcher, eng
         score_people(rounds, federate(rounds))
 
 
-def federate(rounds: Rounds) -> Vector:
-    """Run what is left of the rounds, end the session, save the global adapter and return the published change."""
+def federate(rounds: Rounds, afterwards: Callable[[Rounds, Vector], object] = lambda rounds, change: None) -> Vector:
+    """Run what is left of the rounds, save the global adapter, end the session and return the published change.
+
+    Parameters
+    ----------
+    rounds : Rounds
+    afterwards : callable, optional
+        What else is to be done in the session.
+    """
     change, worker = rounds.run(), rounds.worker
-    end_session(rounds.grid, worker, rounds.roll, rounds.watcher)
     start = worker.attached.initial[SHARED]
     worker.attached.adapter(SHARED, start + change).save(rounds.folder.path / GLOBAL_ADAPTER)
+    afterwards(rounds, change)
+    end_session(rounds.grid, worker, rounds.roll, rounds.watcher)
     return change
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedpeft.errors import ProtocolError
+from fedpeft.federation.personal import people_codec
 from fedpeft.federation.worker import Worker
 from fedpeft.files import write_private
 from fedpeft.methods.attached import SHARED
@@ -17,6 +18,9 @@ from fedpeft.signing.signature import SigningKey, public_bytes
 
 # A partition may alternate between two sets of tensors: payloads of even rounds, then of odd ones.
 _PARITIES: Sequence[int] = (0, 1)
+
+PEOPLE_PURPOSE = "people"
+"""What people's scores after the last round are summed for."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,8 @@ class SessionKeys:
     counter : Path
         File with the number of the last session.
     revoked : Revocations
+    people : bool
+        Whether people's scores are summed after the rounds: on a real server, where nobody may see one person's.
     """
 
     federation: str
@@ -43,6 +49,7 @@ class SessionKeys:
     server: SigningKey
     counter: Path
     revoked: Revocations = field(default_factory=Revocations)
+    people: bool = False
 
     def session(self, worker: Worker, run: str) -> SignedManifest:
         """Sign a manifest for what is left of a run; sessions are numbered, and clients never go back to one.
@@ -70,7 +77,7 @@ class SessionKeys:
             federation=self.federation,
             run=run,
             server=public_bytes(self.server).hex(),
-            terms=terms(worker, scenario),
+            terms=(*terms(worker, scenario), *(people_terms(worker) if self.people else ())),
             rounds=scenario.federation.rounds,
             corrupt=scenario.channel.corrupt,
             dropout=scenario.vanishing,
@@ -89,3 +96,14 @@ def terms(worker: Worker, scenario: Scenario) -> tuple[Terms, ...]:
         return (train,)
     few = majority(panel.clients, scenario.channel.corrupt)
     return train, Terms("evaluate", (worker.tally_codec.length,), panel.bits, panel.range, few, panel.clients)
+
+
+def people_terms(worker: Worker) -> tuple[Terms, ...]:
+    """Return what is summed after the rounds: people's scores, where the scenario asks for any."""
+    scenario = worker.scenario
+    if not scenario.personalization.people:
+        return ()
+    codec = people_codec(worker)
+    least = majority(codec.ring.clients, scenario.channel.corrupt)
+    ring = codec.ring
+    return (Terms(PEOPLE_PURPOSE, (codec.length,), ring.bits, ring.range, least, ring.clients),)

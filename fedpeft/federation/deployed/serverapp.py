@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from flwr.app import Context
@@ -13,6 +14,7 @@ from fedpeft.federation.deployed.attendance import Attendance
 from fedpeft.federation.deployed.link_grid import LinkGrid
 from fedpeft.federation.deployed.server_folder import ServerFolder
 from fedpeft.federation.folder import SCENARIO, RunFolder
+from fedpeft.federation.people import sum_people
 from fedpeft.federation.rounds import Rounds
 from fedpeft.federation.server import attempt, federate
 from fedpeft.federation.session_keys import SessionKeys
@@ -56,12 +58,12 @@ def conduct_deployed(grid: Grid, worker: Worker, run: RunFolder, server: ServerF
     link, watcher = LinkGrid(grid, patience(worker, server)), Silent()
 
     def keys() -> SessionKeys | None:
-        return server.keys(operator) if worker.scenario.secure else None
+        return replace(server.keys(operator), people=True) if worker.scenario.secure else None
 
     attendance = Attendance(link, worker, server.registry, keys, run.path.name, watcher)
     point = Checkpoint.read(run.path, worker.scenario.digest, worker.size)
     end, roll = attendance.begin(point.round if point else 0, attendance.gather(server.settings.gathering))
-    federate(Rounds(link, worker, roll, end, run, watcher, renewed=attendance.renewed))
+    federate(Rounds(link, worker, roll, end, run, watcher, renewed=attendance.renewed), sum_people)
 
 
 def patience(worker: Worker, server: ServerFolder) -> float:

@@ -28,6 +28,7 @@ from fedpeft.federation.flower_control import ControlLine
 from fedpeft.federation.flower_link import trusting
 from fedpeft.federation.folder import RUN, SCENARIO, RunFolder
 from fedpeft.federation.node.backoff import Backoff
+from fedpeft.federation.people import require_summable
 from fedpeft.federation.superlink import environment_at
 from fedpeft.files import write_whole
 from fedpeft.scenario import Scenario, load_scenario
@@ -64,6 +65,7 @@ class Supervisor:
     ) -> None:
         if scenario.seeds:
             raise RunError("seeds", scenario.seeds, "one seed", "a deployed run has one: use `seed`")
+        require_summable(scenario)
         self._server, self._hear = server, hear
         self._operator = operator.resolve()
         if scenario.secure:

@@ -100,7 +100,7 @@ class FaultyProxy:
             CUT, CUT_REPLY, GARBAGE, or a status to answer with.
         times : int
         least : int
-            Bytes that a request's body must have to be spoilt.
+            Bytes that a request's body must have to be spoilt; for CUT_REPLY, its answer's.
         """
         with self._lock:
             self._faults.append(_Fault(route, kind, times, least))
@@ -115,11 +115,12 @@ class FaultyProxy:
         """Return how many requests there were by route."""
         return Counter(asked.route for asked in list(self.asked) if asked.at >= since)
 
-    def fault(self, route: str, size: int) -> str | int:
-        """Return what is to happen to a request."""
+    def fault(self, route: str, size: int, answered: bool) -> str | int:
+        """Return what is to happen to a request, or to the answer that has come to it."""
         with self._lock:
             for fault in self._faults:
-                if fault.left and fault.route in ("", route) and size >= fault.least:
+                concerned = fault.route in ("", route) and size >= fault.least and (fault.kind == CUT_REPLY) == answered
+                if fault.left and concerned:
                     fault.left -= 1
                     return fault.kind
         return PASS
@@ -156,7 +157,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _pass_on(self) -> None:
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
         route = self.path.rpartition("/")[2]
-        fault, at, received = self.server.proxy.fault(route, len(body)), time.monotonic(), 0
+        fault, at, received = self.server.proxy.fault(route, len(body), False), time.monotonic(), 0
         try:
             if fault == GARBAGE:
                 self._answer(200, [], b"\xff\xfe garbage")
@@ -167,6 +168,7 @@ class _Handler(BaseHTTPRequestHandler):
             else:
                 status, headers, answer = self._forward(body)
                 received = len(answer)
+                fault = self.server.proxy.fault(route, received, True)
                 if fault == CUT_REPLY:
                     self._break()
                 else:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,81 +12,9 @@ import numpy as np
 import psutil
 import pytest
 
-from fedpeft.adapters import Adapter
-from fedpeft.federation.client import worker_at
-from fedpeft.federation.deployed.programs import running
 from fedpeft.federation.deployed.status import status_of
-from fedpeft.federation.deployed.supervisor import Supervisor
-from fedpeft.federation.folder import SCENARIO, RunFolder
-from fedpeft.federation.server import GLOBAL_ADAPTER
-from fedpeft.methods.attached import SHARED
-from fedpeft.scenario import Scenario, parse_scenario
 
-from ..secure_rounds import open_rounds
-from .federation import Node, enrol, found, until
-
-CLIENTS, PATIENCE = 5, 900
-
-
-def scenario_of(rounds: int) -> Scenario:
-    return parse_scenario(
-        {
-            "name": "loopback",
-            "data": {"clients": CLIENTS, "window": 32, "max_windows": 8},
-            "method": {"name": "lora", "rank": 2},
-            "training": {"steps": 1, "batch": 2},
-            "federation": {"rounds": rounds, "cohort": CLIENTS, "minimum": 3, "panel": 0},
-            "personalization": {"people": 0},
-        }
-    )
-
-
-class Federation:
-    """A server under supervision, and its devices."""
-
-    def __init__(self, folder: Path, scenario: Scenario) -> None:
-        self.server, self.said = found(folder / "server"), []
-        reference = RunFolder(folder / "reference")
-        reference.write(SCENARIO, scenario.model_dump(mode="json"))
-        self.file = reference.path / SCENARIO
-        self.reference = worker_at(str(self.file), str(reference.path)), reference
-        self.nodes = []
-        for client in self.reference[0].client_ids:
-            enrol(self.server, client, folder / f"{client}-me")
-            self.nodes.append(Node(self.server, self.file, folder / client, folder / f"{client}-me"))
-        self.supervisor = Supervisor(self.server, scenario, self.server.path / "operator", self.said.append)
-        self.thread = threading.Thread(target=self.supervisor.run, daemon=True)
-
-    @property
-    def run(self) -> RunFolder:
-        return self.supervisor.run_folder
-
-    @property
-    def rounds(self) -> list[dict]:
-        return self.run.lines("metrics.jsonl")
-
-    def wait_for_round(self, number: int) -> None:
-        until(lambda: len(self.rounds) > number, PATIENCE, self.story)
-
-    def program(self, name: str) -> int:
-        return running(self.server.flower)[name]
-
-    def story(self) -> str:
-        logs = [path.read_text(errors="replace")[-2000:] for path in self.server.flower.glob("*.log")]
-        return "\n".join([*self.said, *(node.log[-1000:] for node in self.nodes), *logs])
-
-    def finish(self) -> None:
-        self.thread.join(PATIENCE)
-        assert not self.thread.is_alive(), self.story()
-
-    def expected(self) -> np.ndarray:
-        """The in-process engine's global adapter."""
-        worker, folder = self.reference
-        config = {"scenario": str(self.file), "run-folder": str(folder.path)}
-        return worker.attached.initial[SHARED] + open_rounds(worker, folder, config).run()
-
-    def found(self) -> np.ndarray:
-        return Adapter.load(self.run.path / GLOBAL_ADAPTER, self.reference[0].base.fingerprint).vector
+from .federation import CLIENTS, Federation, scenario_of
 
 
 @pytest.fixture
