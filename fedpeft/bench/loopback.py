@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Callable
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,8 @@ class Node:
         The device's own.
     address : str
         Where it finds the server; the server's own address by default.
-    rhythm : Rhythm
+    prepare : callable
+        Done in its process before anything else.
     """
 
     def __init__(
@@ -67,10 +69,10 @@ class Node:
         folder: Path,
         identity: Path,
         address: str = "",
-        rhythm: Rhythm = QUICK,
+        prepare: Callable[[], None] = lambda: None,
     ) -> None:
         self._arguments = (folder, address or server.address, scenario, identity, server.pinned_file, server.ca)
-        self._rhythm, self.log_file = rhythm, folder.with_suffix(".log")
+        self._prepare, self.log_file = prepare, folder.with_suffix(".log")
         self._process: Any = None
 
     @property
@@ -103,7 +105,8 @@ class Node:
 
     def live(self) -> None:
         """Take part in this process, until SIGTERM."""
+        self._prepare()
         with self.log_file.open("a", buffering=1) as log:
-            node = join_federation(*self._arguments, lambda line: print(line, file=log), self._rhythm)
+            node = join_federation(*self._arguments, lambda line: print(line, file=log), QUICK)
             signal.signal(signal.SIGTERM, lambda *_: node.stop())
             node.run()

@@ -12,7 +12,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
 from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
@@ -22,11 +21,12 @@ from flwr.app import Context, Message
 
 from fedpeft.bench.loopback import Node
 from fedpeft.errors import FedpeftError
-from fedpeft.federation import flower_fleet, flower_internals, joining
+from fedpeft.federation import flower_internals, joining
 from fedpeft.federation.client import client_app
 from fedpeft.federation.worker import Worker
 
-HOUR = 3600.0
+from ..federation.deployed.clock import an_hour_ahead
+
 MOODS = ("", "an hour ahead", "of another version")
 
 
@@ -121,7 +121,7 @@ class Nursery:
         _show_payloads(self.folder / "clear")
         _obey(self.folder / f"die-{index}")
         if mood == "an hour ahead":
-            _move_clock(HOUR)
+            an_hour_ahead()
         elif mood:
             flower_internals.version = lambda name: "1.39.0"  # what importlib says of an older installation
         node = self._nodes[index]
@@ -164,14 +164,3 @@ def _obey(order: Path) -> None:
         return reply
 
     joining.client_app = lambda: client_app([mod])  # type: ignore[assignment]
-
-
-def _move_clock(ahead: float) -> None:
-    class Moved(datetime):
-        @classmethod
-        def now(cls, tz: Any = None) -> datetime:
-            return datetime.now(tz) + timedelta(seconds=ahead)
-
-    now = time.time
-    time.time = lambda: now() + ahead
-    flower_fleet.datetime = Moved  # type: ignore[misc,attr-defined]
