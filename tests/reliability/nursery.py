@@ -27,8 +27,6 @@ from fedpeft.federation.worker import Worker
 
 from ..federation.deployed.clock import an_hour_ahead
 
-MOODS = ("", "an hour ahead", "of another version")
-
 
 class Nursery:
     """Forks nodes on demand.
@@ -54,7 +52,7 @@ class Nursery:
         self.pid = pid
 
     def start(self, index: int, mood: str = "") -> None:
-        """Start a node."""
+        """Start a node: as it is, `an hour ahead`, or `of another version`."""
         self._ours.send((index, mood))
         self.pids[index] = self._ours.recv()
 
