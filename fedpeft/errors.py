@@ -24,6 +24,9 @@ class FedpeftError(Exception):
         What to do about it.
     """
 
+    permanent = True
+    """Whether it is pointless to try again before somebody has mended something."""
+
     def __init__(self, field: str, value: object, expected: str, remedy: str = "") -> None:
         self.field, self.value, self.expected, self.remedy = field, value, expected, remedy
         line = f"{field}: found {value!r}, expected {expected}"
@@ -57,16 +60,54 @@ class ProtocolError(FedpeftError):
     """A message of the federation that must not be used."""
 
 
+class TokenError(FedpeftError):
+    """A token that is none, or that the gate refuses."""
+
+
+class GateError(FedpeftError):
+    """A gate that did not answer, or not with what was asked; worth another attempt later."""
+
+
 class RoundBurnt(FedpeftError):  # noqa: N818
     """A round of secure aggregation that too few clients finished: nothing of it is opened or used."""
 
+    permanent = False
+
 
 class RunError(FedpeftError):
-    """A run folder that is missing, unfinished or in use."""
+    """A run that cannot go on now: its folder is in use, too few clients are there, its server is away."""
+
+    permanent = False
+
+
+class FolderError(RunError):
+    """A run's or a server's folder that does not hold what it must; waiting mends nothing."""
+
+    permanent = True
+
+
+class ShelfError(FedpeftError):
+    """A version that must not be used, or a shelf of versions that cannot be read or written."""
+
+
+class ShelfGone(ShelfError):  # noqa: N818
+    """A head, version or file that a shelf does not have, or not any more."""
+
+
+class FetchError(FedpeftError):
+    """Something that could not be fetched now; what is installed stays, and another attempt is worth it."""
 
 
 class LinkError(FedpeftError):
     """A SuperLink that did not answer, or did not answer with what was asked; worth another attempt later."""
+
+    permanent = False
+
+
+class VersionError(LinkError):
+    """A Flower whose private names are not the ones that are used here."""
+
+    permanent = True
 
 
 class MessageGone(LinkError):  # noqa: N818

@@ -27,12 +27,16 @@ QUICK = Rhythm(soon=0.1, most=1.0, busy=60.0, idle=300.0, patience=2.0)
 _DAY = 86_400
 
 
-def found(folder: Path) -> ServerFolder:
-    """Make a server on a free port."""
+def free_port() -> int:
+    """Return a port that nobody has now."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
-        port = probe.getsockname()[1]
-    return found_server(folder, "loopback", folder / "operator", HOST, port, ["fed.example.org"])
+        return int(probe.getsockname()[1])
+
+
+def found(folder: Path) -> ServerFolder:
+    """Make a server on a free port."""
+    return found_server(folder, "loopback", folder / "operator", HOST, free_port(), ["fed.example.org"])
 
 
 def enrol(server: ServerFolder, client: str, identity: Path, days: float = 1.0) -> None:
@@ -58,8 +62,9 @@ class Node:
         The device's own.
     address : str
         Where it finds the server; the server's own address by default.
+    rhythm : Rhythm
     prepare : callable
-        Done in its process before anything else.
+        Called in the device's process, before anything else.
     """
 
     def __init__(
@@ -69,10 +74,11 @@ class Node:
         folder: Path,
         identity: Path,
         address: str = "",
+        rhythm: Rhythm = QUICK,
         prepare: Callable[[], None] = lambda: None,
     ) -> None:
         self._arguments = (folder, address or server.address, scenario, identity, server.pinned_file, server.ca)
-        self._prepare, self.log_file = prepare, folder.with_suffix(".log")
+        self._prepare, self._rhythm, self.log_file = prepare, rhythm, folder.with_suffix(".log")
         self._process: Any = None
 
     @property
@@ -107,6 +113,6 @@ class Node:
         """Take part in this process, until SIGTERM."""
         self._prepare()
         with self.log_file.open("a", buffering=1) as log:
-            node = join_federation(*self._arguments, lambda line: print(line, file=log), QUICK)
+            node = join_federation(*self._arguments, lambda line: print(line, file=log), self._rhythm)
             signal.signal(signal.SIGTERM, lambda *_: node.stop())
             node.run()

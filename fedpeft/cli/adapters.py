@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 import typer
 
 from fedpeft.cli.options import AsJson, Runs
+from fedpeft.cli.shelf import Authority, Channel, FromShelf, Pinned, Visit
+from fedpeft.device.versions.version import STABLE
 from fedpeft.errors import AdapterError, FedpeftError
 
 adapters = typer.Typer(
@@ -18,7 +20,8 @@ adapters = typer.Typer(
     rich_markup_mode="markdown",
     help="List, inspect, compose, prune, quantize and merge adapters.\n\n"
     "An adapter is named by its folder, by its name in a store (`--store DIR`), or by its owner in a run "
-    "(`--run latest`; `global` is everybody's).\n\nExample: `fedpeft adapters list --run latest`",
+    "(`--run latest`; `global` is everybody's). `list`, `show` and `verify` read a shelf of versions too (`--shelf`), "
+    "where an adapter is named by its version.\n\nExample: `fedpeft adapters list --run latest`",
 )
 
 Names = Annotated[list[str], typer.Argument(help="Adapter folders, or names in the store or run.", show_default=False)]
@@ -36,14 +39,21 @@ def list_(
     store: Store = None,
     run: Run = None,
     runs: Runs = Path("runs"),
+    shelf: FromShelf = None,
+    pinned: Pinned = None,
+    ca: Authority = None,
+    channel: Channel = STABLE,
     as_json: AsJson = False,
 ) -> None:
-    """List the adapters in folders, in a store, or of a run.
+    """List the adapters in folders, in a store, of a run, or on a shelf of versions.
 
     Example: `fedpeft adapters list --run latest`
     """
     from fedpeft.cli.adapter_source import Source, table
 
+    if shelf is not None:
+        Visit(shelf, pinned, ca, channel).list(as_json)
+        return
     entries = Source(store, run, runs).entries(folders or [])
     if as_json:
         typer.echo(json.dumps([asdict(entry) for entry in entries]))
@@ -63,12 +73,19 @@ def show(
     run: Run = None,
     runs: Runs = Path("runs"),
     base: BaseName = None,
+    shelf: FromShelf = None,
+    pinned: Pinned = None,
+    ca: Authority = None,
+    channel: Channel = STABLE,
     as_json: AsJson = False,
 ) -> None:
     """Show what an adapter is, and what it changes most.
 
     Example: `fedpeft adapters show user-02 --run latest`
     """
+    if shelf is not None:
+        Visit(shelf, pinned, ca, channel).show(name, as_json)
+        return
     from fedpeft.adapters.compress import profile
     from fedpeft.cli.adapter_source import Source, show_facts, table
 
@@ -261,6 +278,10 @@ def verify(
     run: Run = None,
     runs: Runs = Path("runs"),
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Make the store's index again first.")] = False,
+    shelf: FromShelf = None,
+    pinned: Pinned = None,
+    ca: Authority = None,
+    channel: Channel = STABLE,
     as_json: AsJson = False,
 ) -> None:
     """Read adapters and check that they are whole. Exits with 1 when one is not.
@@ -269,6 +290,8 @@ def verify(
     """
     from fedpeft.cli.adapter_source import Source
 
+    if shelf is not None:
+        raise typer.Exit(0 if Visit(shelf, pinned, ca, channel).verify(names or [], as_json) else 1)
     source = Source(store, run, runs)
     if rebuild:
         if source.store is None:

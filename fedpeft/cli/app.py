@@ -13,6 +13,7 @@ import click
 import typer
 from typer.core import TyperGroup
 
+from fedpeft.cli.options import complain
 from fedpeft.errors import FedpeftError
 
 VERBS = {
@@ -31,6 +32,7 @@ VERBS = {
     "adapters": "List, inspect, compose, prune, quantize and merge adapters.",
     "base": "List bases, get them ready, shrink them, and say what they cost.",
     "distill": "Ask a large base about public text, for small ones to learn from.",
+    "registry": "Publish versions of adapters and bases, go back, serve them to devices.",
     "server": "Run a federation: its keys, its clients, its rounds.",
     "client": "What a device keeps of a person's text and learns from it; its key and certificate.",
     "pretrain": "Make the builtin base `keyboard` from public text.",
@@ -110,13 +112,5 @@ def _run(arguments: list[str] | None) -> int:
 
 
 def _complain(line: str, code: int) -> int:
-    from rich.console import Console
-
-    Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]error[/] {_escaped(line)}")
+    complain(line)
     return code
-
-
-def _escaped(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)

@@ -9,14 +9,24 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from fedpeft.cli import edge
-from fedpeft.cli.options import on_signals
+from fedpeft.cli import edge, membership, versions
 from fedpeft.files import write_whole
 
 client = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", help=__doc__)
 
-for verb in (edge.consent, edge.add, edge.store, edge.personalize, edge.forget):
+for verb in (
+    edge.consent,
+    edge.add,
+    edge.store,
+    edge.personalize,
+    edge.suggest,
+    edge.forget,
+    membership.enrol,
+    membership.join,
+):
     client.command()(verb)
+for of_versions in (versions.fetch, versions.migrate, versions.rollback):
+    client.command()(of_versions)
 
 _Identity = Annotated[Path, typer.Option("--identity", help="Folder of the key and the certificate.")]
 _Pinned = Annotated[Path, typer.Option("--pinned", help="pinned.json, as the app has it.")]
@@ -52,28 +62,3 @@ def accept(
 
     found = take(identity, certificate, Pinned.read(pinned), time.time())
     Console(highlight=False, soft_wrap=True).print(f"{found.client} is enrolled: {identity}")
-
-
-@client.command()
-def join(
-    folder: Annotated[Path, typer.Argument(help="The device's own, for all that it keeps.")],
-    server: Annotated[str, typer.Option(help="HOST:PORT of the server.")],
-    scenario: Annotated[Path, typer.Option(help="The scenario, as the app has it: nothing else is run.")],
-    identity: _Identity,
-    pinned: _Pinned,
-    ca: Annotated[Path, typer.Option(help="ca.pem of the server, as the app has it.")],
-    device: Annotated[
-        str, typer.Option(help="Which of the scenario's [[devices]] this is; by default drawn by the scenario.")
-    ] = "",
-) -> None:
-    """Take part in a federation's rounds until stopped; errors of server and network are waited out.
-
-    Example: fedpeft client join device --server fed.example.org:8000 --scenario keyboard.toml --identity me
-    --pinned pinned.json --ca ca.pem
-    """
-    from fedpeft.federation.joining import join_federation
-
-    node = join_federation(folder, server, scenario, identity, pinned, ca, typer.echo, device=device)
-    on_signals(node.stop)
-    node.run()
-    typer.echo(f"stopped after {node.answered} messages")

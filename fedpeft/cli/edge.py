@@ -1,4 +1,4 @@
-"""``fedpeft client``, the device's own side: consent, text, training, forgetting. Nothing here needs a network."""
+"""``fedpeft client``, the device's own side: consent, text, training, words, forgetting. Nothing needs a network."""
 
 from __future__ import annotations
 
@@ -11,30 +11,41 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from fedpeft.cli.options import AsJson, Run, Runs
+from fedpeft.cli.options import AsJson, Runs
+from fedpeft.cli.suggest import shown_words
 from fedpeft.data.lines import check_keys, records, seconds, text_of
 from fedpeft.device.edge.client import EdgeClient
 from fedpeft.device.edge.example import Written
 from fedpeft.device.edge.home import Home
-from fedpeft.device.edge.policy import ANYTIME
-from fedpeft.device.edge.training import Trainer
+from fedpeft.device.edge.policy import ANYTIME, Policy
+from fedpeft.device.edge.training import Learned, Trainer
 from fedpeft.device.folders import EVERYBODY, LATEST, NOBODY, adapter_folder, base_folder, find_run
+from fedpeft.device.versions.installed import Installed
 from fedpeft.errors import FedpeftError
 
 AtHome = Annotated[Path, typer.Option("--home", help="The device's private folder; made when missing.")]
+OverRun = Annotated[
+    str | None,
+    typer.Option("--run", help="A run to stand on; else what joining left in the home, or the latest run."),
+]
 Start = Annotated[str, typer.Option("--user", help=f"Whose adapter of the run to start from; {NOBODY!r} for none.")]
 _KEYS = ("text", "time", "conversation", "mine")
 
 
-def open_client(home: Path, run: str = LATEST, runs: Path = Path("runs"), user: str = EVERYBODY) -> EdgeClient:
-    """Open a device over a run's bundles.
+def open_client(home: Path, run: str | None = LATEST, runs: Path = Path("runs"), user: str = EVERYBODY) -> EdgeClient:
+    """Open a device over a run's bundles; without a run over what was fetched, what joining left, or the latest run's.
 
     Raises
     ------
     FedpeftError
         When there is no such run, or a bundle or the store is refused.
     """
-    folder = find_run(run, runs)
+    fetched = Installed(home).current() if run is None else None
+    if fetched is not None:
+        return EdgeClient(home, fetched.base, None if user == NOBODY else fetched.adapter, trusted=fetched.trusted)
+    if run is None and Home(home).base.current() is not None:
+        return EdgeClient(home)
+    folder = find_run(run or LATEST, runs)
     start = None if user == NOBODY else adapter_folder(folder, user)
     return EdgeClient(home, base_folder(folder), start)
 
@@ -71,7 +82,7 @@ def consent(
     else:
         kept.withdraw()
     line = "what you write is kept here and learnt from" if given else "nothing more is kept or learnt from"
-    _say({"consent": given}, line, as_json)
+    say({"consent": given}, line, as_json)
 
 
 def add(
@@ -83,8 +94,8 @@ def add(
 
     Example: fedpeft client add chat.jsonl --home me
     """
-    ids = Home(home).store().extend([_written(record, where) for _, where, record in records(file)])
-    _say({"kept": len(ids)}, f"{len(ids)} messages are kept in {home}", as_json)
+    ids = Home(home).store().extend(messages_in(file))
+    say({"kept": len(ids)}, f"{len(ids)} messages are kept in {home}", as_json)
 
 
 def store(home: AtHome, as_json: AsJson = False) -> None:
@@ -99,13 +110,13 @@ def store(home: AtHome, as_json: AsJson = False) -> None:
         f"{found.messages} messages, {found.bytes / 1000:.1f} kB sealed{', ' if span else ''}{span}; "
         f"key: {key}; consent: {'given' if found.consent else 'none'}"
     )
-    _say(asdict(found), line, as_json)
+    say(asdict(found), line, as_json)
 
 
 def personalize(
     home: AtHome,
     user: Start = EVERYBODY,
-    run: Run = LATEST,
+    run: OverRun = None,
     runs: Runs = Path("runs"),
     now: Annotated[bool, typer.Option("--now", help="Whatever the policy says.")] = False,
     as_json: AsJson = False,
@@ -114,14 +125,42 @@ def personalize(
 
     Example: fedpeft client personalize --home me --now
     """
-    client = open_client(home, run, runs, user)
+    learned = learn(open_client(home, run, runs, user), ANYTIME if now else None)
+    say(asdict(learned), told(learned), as_json)
+
+
+def learn(client: EdgeClient, policy: Policy | None) -> Learned:
+    """Train the personal adapter, and show that it takes time."""
     with Console(stderr=True).status("learning"):
-        learned = client.personalize(torch_trainer(), ANYTIME if now else None)
-    line = (
+        return client.personalize(torch_trainer(), policy)
+
+
+def told(learned: Learned) -> str:
+    """Return what training came to, in one line."""
+    return (
         f"learnt from {learned.messages} messages in {learned.seconds:.0f} s: "
         f"loss on the latest {learned.before:.3f} → {learned.after:.3f} nats a token, gate {learned.gate:g}"
     )
-    _say(asdict(learned), line, as_json)
+
+
+def suggest(
+    home: AtHome,
+    text: Annotated[str, typer.Argument(help="What was typed so far; within a word, completions of it.")],
+    count: Annotated[int, typer.Option(min=1, max=100, help="How many words.")] = 3,
+    user: Start = EVERYBODY,
+    run: OverRun = None,
+    runs: Runs = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """Suggest the next words with the adapter that this device has now.
+
+    Example: fedpeft client suggest "see you at the " --home me
+    """
+    found = open_client(home, run, runs, user).suggest(text, count)
+    if as_json:
+        typer.echo(json.dumps({"suggestions": [asdict(s) for s in found]}, ensure_ascii=False))
+    else:
+        Console().print(shown_words(found))
 
 
 def forget(home: AtHome, as_json: AsJson = False) -> None:
@@ -130,8 +169,13 @@ def forget(home: AtHome, as_json: AsJson = False) -> None:
     Example: fedpeft client forget --home me
     """
     gone = Home(home).store().forget()
-    Home(home).forget_adapters()
-    _say({"forgotten": gone}, f"{gone} messages and what was learnt from them are gone", as_json)
+    Home(home).personal.clear()
+    say({"forgotten": gone}, f"{gone} messages and what was learnt from them are gone", as_json)
+
+
+def messages_in(file: Path) -> list[Written]:
+    """Read messages of a file."""
+    return [_written(record, where) for _, where, record in records(file)]
 
 
 def _written(record: dict[str, object], where: str) -> Written:
@@ -140,7 +184,8 @@ def _written(record: dict[str, object], where: str) -> Written:
     return Written(text_of(record, where), record.get("mine", True), str(record.get("conversation", "")), time)  # type: ignore[arg-type]  # the store checks
 
 
-def _say(facts: dict[str, object], line: str, as_json: bool) -> None:
+def say(facts: dict[str, object], line: str, as_json: bool) -> None:
+    """Print facts as one JSON object for scripts, or a line for people."""
     if as_json:
         typer.echo(json.dumps(facts))
     else:

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.progress import Progress as Bars
 
 
@@ -56,6 +66,21 @@ class Progress:
         note = describe(row)
         self._bars.update(self._rounds, completed=row["round"], total=rounds, note="", visible=True)
         self._bars.console.print(f"round {row['round']:>2}/{rounds} {note}", soft_wrap=True)
+
+
+@contextmanager
+def downloading() -> Iterator[Callable[[int, int], None]]:
+    """Yield what is told how many bytes came and how many there are, and draws it on standard error."""
+    columns = (
+        BarColumn(bar_width=28),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
+        task = bars.add_task("", total=None)
+        yield lambda done, total: bars.update(task, completed=done, total=total)
 
 
 def describe(row: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from fedpeft.cli.options import AsJson, Run, Runs
+from fedpeft.cli.options import AsJson, Run, Runs, require_extra
 from fedpeft.device.bundle import Bundle
 from fedpeft.device.folders import LATEST, NOBODY, PERSON, base_folder, find_run, rows_folder, users
 from fedpeft.errors import RunError, ServeError, nearest
@@ -56,9 +56,9 @@ def start(
     """
     if context.invoked_subcommand is not None:
         return
-    _require_extra()
+    require_extra("fedpeft serve", "serve", *_NEEDED)
+    from fedpeft.serve.https import listen, require_pair
     from fedpeft.serve.limits import Limits
-    from fedpeft.serve.server import listen, require_pair
     from fedpeft.serve.server import serve as answer
     from fedpeft.serve.service import Service
 
@@ -160,12 +160,6 @@ def revoke(
 def _store(run: str, runs: Path) -> tuple[TokenStore, Path]:
     folder = find_run(run, runs)
     return TokenStore(tokens_file(folder)), folder
-
-
-def _require_extra() -> None:
-    missing = [name for name in _NEEDED if find_spec(name) is None]
-    if missing:
-        raise ServeError("fedpeft serve", f"no {', '.join(missing)}", "its extra", "pip install 'fedpeft[serve]'")
 
 
 def _require_bases(run: Path) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from fedpeft.data.enrolled import ENROLLED, EnrolledFederation
 from fedpeft.data.messages import Conversation
 from fedpeft.data.options import names
 from fedpeft.data.split import Split, temporal_split
@@ -58,8 +59,8 @@ def load_federation(name: str, root: Path | None = None) -> Federation:
     Parameters
     ----------
     name : str
-        ``"keyboard"``, ``"shakespeare"``, also with options as in ``"shakespeare:clients=32,least=100"``, the path of a
-        folder of ``*.jsonl`` files, or ``"module:callable"``.
+        ``"enrolled"``, ``"keyboard"``, ``"shakespeare"``, also with options as in
+        ``"shakespeare:clients=32,least=100"``, the path of a folder of ``*.jsonl`` files, or ``"module:callable"``.
     root : Path, optional
         What a relative path is relative to; the working directory when not given.
 
@@ -72,6 +73,8 @@ def load_federation(name: str, root: Path | None = None) -> Federation:
     DataError
         When there is no such federation or it has no clients.
     """
+    if name == ENROLLED:
+        return EnrolledFederation()
     if name == "keyboard":
         from fedpeft.data.keyboard import KeyboardFederation
 
@@ -99,6 +102,6 @@ def load_federation(name: str, root: Path | None = None) -> Federation:
     raise DataError(
         "data.federation",
         name,
-        "'keyboard', 'shakespeare', a folder of JSONL files, or 'module:callable'",
-        nearest(name, ["keyboard", "shakespeare"]) if "/" not in name else f"no folder {folder} exists",
+        "'enrolled', 'keyboard', 'shakespeare', a folder of JSONL files, or 'module:callable'",
+        nearest(name, [ENROLLED, "keyboard", "shakespeare"]) if "/" not in name else f"no folder {folder} exists",
     )

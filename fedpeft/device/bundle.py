@@ -174,12 +174,22 @@ class Bundle:
 
 def hash_files(folder: Path) -> dict[str, File]:
     """Describe every file of a folder for its manifest, which must not be written yet."""
-    files = {}
-    for path in sorted(folder.iterdir()):
-        with path.open("rb") as file:
-            digest = file_digest(file, "sha256").hexdigest()
-            files[path.name] = File(sha256=digest, bytes=file.tell())
-    return files
+    return {path.name: describe(path) for path in sorted(folder.iterdir())}
+
+
+def describe(path: Path) -> File:
+    """Return a file's hash and size."""
+    with path.open("rb") as file:
+        digest = file_digest(file, "sha256").hexdigest()
+        return File(sha256=digest, bytes=file.tell())
+
+
+def is_whole(path: Path, listed: File) -> bool:
+    """Say whether a file is there and is the one that was listed; nothing is read of one of another size."""
+    try:
+        return path.stat().st_size == listed.bytes and describe(path) == listed
+    except OSError:
+        return False
 
 
 def seal(folder: Path, manifest: Manifest, key: SigningKey) -> None:

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from fedpeft.device.manifest import Manifest
-from fedpeft.errors import BundleError, RunError, nearest
+from fedpeft.errors import BundleError, DataError, RunError, nearest
 
 SCENARIO, RECORD = "scenario.json", "run.json"
 TRUST = "trust"
@@ -27,6 +27,19 @@ PERSON = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@+-]{0,127}")
 """Names of people, which are names of folders too: without separators or a leading dot they cannot leave a run."""
 NOBODY, EVERYBODY = "base", "global"
 """Names that are not people: the base without an adapter, and the adapter all people share."""
+_CLIENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,127}")
+
+
+def require_client(name: str) -> str:
+    """Refuse what cannot be a client's name: it becomes the name of a folder.
+
+    Raises
+    ------
+    DataError
+    """
+    if not _CLIENT.fullmatch(name) or name in (NOBODY, EVERYBODY):
+        raise DataError("client name", name, f"letters, digits, '.', '_', '@', '-', not {NOBODY} or {EVERYBODY}")
+    return name
 
 
 def find_run(name: str = LATEST, root: Path = Path("runs")) -> Path:

@@ -36,18 +36,20 @@ Variant = Literal["optional", "required", "rows"]
 Precision = Literal["float32", "float16", "int8", "int4", "dynamic-int8"]
 
 
-class _Part(BaseModel):
+class Part(BaseModel):
+    """Of something that is signed: nothing in it is guessed at, converted or ignored."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class File(_Part):
+class File(Part):
     """What a file must hash to."""
 
     sha256: Digest
     bytes: int = Field(ge=0)
 
 
-class DecoderFacts(_Part):
+class DecoderFacts(Part):
     """What running a base's graph takes that the graph does not say itself.
 
     A message is ``me`` or ``you``, its pieces, ``end``; a context begins with ``start``. Marks that the
@@ -66,7 +68,7 @@ class DecoderFacts(_Part):
     pad: int
 
 
-class EncoderFacts(_Part):
+class EncoderFacts(Part):
     """What running an encoder's graph takes that the graph does not say itself."""
 
     context: int = Field(ge=1, description="Most tokens of a text, the marks included.")
@@ -75,7 +77,7 @@ class EncoderFacts(_Part):
     pad: int
 
 
-class Manifest(_Part):
+class Manifest(Part):
     """The content of ``manifest.json``."""
 
     schema_version: Literal[2] = 2
@@ -115,8 +117,7 @@ class Manifest(_Part):
 
     def to_json(self) -> bytes:
         """Return canonical JSON: sorted keys, no spaces, UTF-8; equal manifests are equal bytes."""
-        fields = self.model_dump(mode="json")
-        return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+        return canonical(self)
 
     @classmethod
     def from_json(cls, content: bytes, where: str) -> Manifest:
@@ -148,7 +149,17 @@ class Manifest(_Part):
         try:
             return cls.model_validate_json(content)
         except ValidationError as error:
-            complaint = error.errors()[0]
-            field = ".".join(str(part) for part in complaint["loc"]) or "manifest"
-            found = "absent" if complaint["type"] == "missing" else str(complaint["input"])[:80]
-            raise BundleError(f"{where}/{MANIFEST} {field}", found, complaint["msg"], "export it again") from error
+            field, found, wanted = complaint(error, "manifest")
+            raise BundleError(f"{where}/{MANIFEST} {field}", found, wanted, "export it again") from error
+
+
+def canonical(model: BaseModel) -> bytes:
+    """Return a model as JSON with sorted keys, no spaces and UTF-8: what is signed, as equal models are equal bytes."""
+    return json.dumps(model.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def complaint(error: ValidationError, whole: str) -> tuple[str, str, str]:
+    """Return the first field that is wrong, what was found there and what was expected; ``whole`` if it is no field."""
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"]) or whole
+    return field, "absent" if first["type"] == "missing" else str(first["input"])[:80], first["msg"]

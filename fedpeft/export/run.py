@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -60,30 +60,81 @@ def export_run(
     FedpeftError
         When the base or an adapter cannot be exported.
     """
-    adapters, scenario, record = find_adapters(run), read_scenario(run), read_record(run)
-    settings, classes = settings or RunSettings.of(scenario), Classes.of(scenario)
-    base = base or _load(scenario, classes)
-    ground = _ground(base, scenario, settings)
-    key, out = key or signing_key(run), into or run
-    options = replace(settings.options, sites=settings.options.sites | needed_sites(adapters.values(), ground))
-    exported = {NOBODY: export_base(base, variant_folder(out, options.variant), key=key, options=options)}
-    for owner, folder in adapters.items():
+    found, out = RunExport(run, base, key, settings), into or run
+    exported = {NOBODY: found.write_base(variant_folder(out, found.options.variant))}
+    for owner in found.adapters:
+        exported[owner] = found.write_adapter(owner, exported[NOBODY], adapter_folder(out, owner))
+    return exported
+
+
+class RunExport:
+    """A run, read and ready to be written for devices.
+
+    Parameters
+    ----------
+    run, base, key, settings
+        As of :func:`export_run`.
+    owners : collection of str, optional
+        Whose adapters; all of the run when not given.
+
+    Raises
+    ------
+    RunError
+        When the run's scenario cannot be read, or it has no adapter of one of the owners.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        base: Base | None = None,
+        key: SigningKey | None = None,
+        settings: RunSettings | None = None,
+        owners: Collection[str] | None = None,
+    ) -> None:
+        self.adapters, self.scenario, self.record = find_adapters(run), read_scenario(run), read_record(run)
+        if owners is not None:
+            for owner in owners:
+                if owner not in self.adapters:
+                    raise RunError("adapter", owner, f"one that {run} has", "its rounds are not over")
+            self.adapters = {owner: self.adapters[owner] for owner in owners}
+        self._settings, self._classes = settings or RunSettings.of(self.scenario), Classes.of(self.scenario)
+        self.base = base or _load(self.scenario, self._classes)
+        self._ground, self._key = _ground(self.base, self.scenario, self._settings), key or signing_key(run)
+        options = self._settings.options
+        self.options = replace(options, sites=options.sites | needed_sites(self.adapters.values(), self._ground))
+
+    def write_base(self, out: Path) -> Manifest:
+        """Write the base's bundle."""
+        return export_base(self.base, out, key=self._key, options=self.options)
+
+    def write_adapter(self, owner: str, base: Manifest, out: Path) -> Manifest:
+        """Write the bundle of somebody's adapter for a base's bundle."""
+        classes = self._classes
         start, end = classes.range_of(owner) if classes else (0, 0)
-        exported[owner] = export_adapter(
-            Adapter.load(folder, base.fingerprint),
-            adapter_folder(out, owner),
+        return export_adapter(
+            Adapter.load(self.adapters[owner], self.base.fingerprint),
+            out,
             owner=owner,
-            base=exported[NOBODY],
-            key=key,
-            ground=ground,
-            numbers=settings.adapters,
-            scenario=record.get("scenario"),
-            privacy=record.get("privacy"),
+            base=base,
+            key=self._key,
+            ground=self._ground,
+            numbers=self._settings.adapters,
+            scenario=self.record.get("scenario"),
+            privacy=self.record.get("privacy"),
             labels=classes.labels[start:end] if classes else (),
             classes=slice(start, end) if classes else slice(None),
-            context=ranked_context(scenario),
+            context=ranked_context(self.scenario),
         )
-    return exported
+
+    def fits(self, base: Manifest) -> bool:
+        """Say whether a base's bundle can be used as it is; an encoder's does not say how it pools, and is not."""
+        options, kinds = self.options, {site_kind(name) for name in base.tensors}
+        return (
+            base.base_fingerprint == self.base.fingerprint
+            and base.decoder is not None
+            and (base.variant, base.precision) == (options.variant, options.precision)
+            and options.sites <= kinds
+        )
 
 
 def export_persons_model(

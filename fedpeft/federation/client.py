@@ -13,6 +13,7 @@ from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import Mod
 
 from fedpeft.adapters.schema import Vector
+from fedpeft.device.edge.events import Contributed
 from fedpeft.errors import DataError, ProtocolError
 from fedpeft.federation.fleet import bonds
 from fedpeft.federation.locate import config_of, run_folder_of, scenario_of
@@ -27,14 +28,15 @@ from fedpeft.methods.attached import SHARED
 from fedpeft.secagg import Asked
 from fedpeft.secagg.pairwise import STAGES
 from fedpeft.secagg.pairwise.wire import ENTRY
-from fedpeft.secagg.trust.manifest import LIMIT
-from fedpeft.signing.signature import SIGNATURE
+from fedpeft.secagg.trust.invitation import LONGEST, Invitation
 
 STATES = "clients"
 _CLIENT, _IDENTITY, _PINNED, _DEVICE = "client", "identity", "pinned", "device"
 
 # A request holds a signature per survivor at most, and a sealed share per ward; its reader knows the exact length.
 _MOST = 1 << 24
+# Of a session whose clients nobody has a list of.
+_MOST_CLIENTS = 1 << 14
 
 
 def worker_at(scenario: str, folder: str, device: Device | None = None) -> Worker:
@@ -50,10 +52,22 @@ def _warm(scenario: str, folder: str, device: Device | None) -> Worker:
     return Worker(load_scenario(Path(scenario)), Path(folder) / STATES, device)
 
 
+_DEVICES: dict[Device, Worker] = {}
+"""The workers of the devices that this process is; each has its own text, and stays while the process does."""
+
+
+def serve_device(worker: Worker) -> None:
+    """Let a device's node find its worker."""
+    if worker.device:
+        _DEVICES[worker.device] = worker
+
+
 def worker_of(context: Context) -> Worker:
     """Return the worker for a run's configuration."""
-    scenario, folder = scenario_of(config_of(context)), run_folder_of(context)
-    return worker_at(str(scenario), str(folder), device_of(context.node_config))
+    device = device_of(context.node_config)
+    if device in _DEVICES:
+        return _DEVICES[device]
+    return worker_at(str(scenario_of(config_of(context))), str(run_folder_of(context)), device)
 
 
 def device_of(node_config: Mapping[str, Any]) -> Device | None:
@@ -87,12 +101,13 @@ def client_app(mods: Iterable[Mod] = ()) -> ClientApp:
     message type       asks                                               answers
     ================== ================================================== =========================
     query.hello        who are you, and on what would you train?          name, digests, readiness
-    query.keys         here is a session's manifest; what are your keys?  certificate, run key, signature
+    query.keys         here is an invitation; what are your keys?         certificate, run key, signature
     query.meet         here are your peers' keys                          name
     train              one round                                          the protected update
     evaluate           score the global adapter on validation text        protected totals
     query.survivors …  the stages after which the sum can be opened       signatures, seeds, shares
     query.leave        the session is over: forget its keys               name
+    query.adopt        the run is over: here is its global adapter        name
     train.keep         fine-tune, gate, keep; how much does it help?      protected totals
     train.personalize  the same, for a study (simulations only)           metrics
     evaluate.stranger  score another's adapter (simulations only)         metrics
@@ -107,29 +122,31 @@ def client_app(mods: Iterable[Mod] = ()) -> ClientApp:
         require_spoken(read_facts(message) if message.content else {}, "the server", "this device")
         if worker.device and client not in worker.client_ids:
             raise ProtocolError("client", client, f"one of the scenario's {len(worker.client_ids)} clients")
-        ready = bool(worker.splits(client).train.tokens)
+        reason = worker.reluctance(client)
         values: dict[str, Fact] = {
             **spoken(),
             "client": client,
             "device": worker.fleet.classes[client],
             "scenario": worker.scenario.digest,
             **bonds(worker.fleet.of(client)),
-            "ready": ready,
-            "reason": "" if ready else "no text of their own to train on",
+            "ready": not reason,
+            "reason": reason,
         }
         return Message(facts(values), reply_to=message)
 
     @app.query("keys")
     @_discreet
     def keys(message: Message, context: Context) -> Message:
-        manifest = read_bounded(message.content, SIGNATURE + LIMIT)
-        return Message(parcel(join(worker_of(context), _client(context), manifest)), reply_to=message)
+        invitation = Invitation.from_bytes(read_bounded(message.content, LONGEST))
+        own = join(worker_of(context), _client(context), invitation.manifest, invitation.revoked)
+        return Message(parcel(own), reply_to=message)
 
     @app.query("meet")
     @_discreet
     def met(message: Message, context: Context) -> Message:
         worker, client = worker_of(context), _client(context)
-        directory, clients = read_named(message.content, ENTRY * len(worker.client_ids))
+        most = _MOST_CLIENTS if worker.scenario.enrolled else len(worker.client_ids)
+        directory, clients = read_named(message.content, ENTRY * most)
         meet(worker, client, clients, directory)
         return Message(facts({"client": client}), reply_to=message)
 
@@ -143,20 +160,20 @@ def client_app(mods: Iterable[Mod] = ()) -> ClientApp:
     @app.train()
     @_discreet
     def train(message: Message, context: Context) -> Message:
-        worker, plan, change, extra = _agreed(message, context, (COHORT,))
-        client = _client(context)
-        asked = _asked(plan, "train", extra)
-        payload = worker.train(client, plan.round, change, plan.scale)
-        return Message(parcel(end_of(worker, client).protect(asked, payload)), reply_to=message)
+        return _contribution(message, context, "train")
 
     @app.evaluate()
     @_discreet
     def evaluate(message: Message, context: Context) -> Message:
-        worker, plan, change, extra = _agreed(message, context, (COHORT,))
-        client = _client(context)
-        asked = _asked(plan, "evaluate", extra)
-        payload = worker.score(client, plan.round, change)
-        return Message(parcel(end_of(worker, client).protect(asked, payload)), reply_to=message)
+        return _contribution(message, context, "evaluate")
+
+    @app.query("adopt")
+    @_discreet
+    def adopt(message: Message, context: Context) -> Message:
+        worker, plan, change, _ = _agreed(message, context)
+        worker.saw(plan.round, change)
+        worker.over.set()
+        return Message(facts({"client": _client(context)}), reply_to=message)
 
     def stage(name: str) -> None:
         @app.query(name)
@@ -215,6 +232,24 @@ def _discreet(call: _Call) -> _Call:
             raise DataError(error.field, "what only this client may read", error.expected, error.remedy) from None
 
     return answered
+
+
+def _contribution(message: Message, context: Context, purpose: str) -> Message:
+    """Work on a client's text, where that is allowed, and answer with what only a sum can open."""
+    worker, plan, change, extra = _agreed(message, context, (COHORT,))
+    client, trains = _client(context), purpose == "train"
+    asked = _asked(plan, purpose, extra)
+    # A round begins with the adapter of the one before; what is scored is a round's own.
+    worker.saw(plan.round - trains, change)
+    with worker.allowed():
+        if trains:
+            payload = worker.train(client, plan.round, change, plan.scale)
+        else:
+            payload = worker.score(client, plan.round, change)
+    answer = Message(parcel(end_of(worker, client).protect(asked, payload)), reply_to=message)
+    if trains:
+        worker.tell(Contributed(plan.round))
+    return answer
 
 
 def _agreed(

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import re
 import time
 from pathlib import Path
 
+from fedpeft.device.edge.joining import Seat
 from fedpeft.errors import ProtocolError
-from fedpeft.federation.client import client_app, node_config_of, worker_at
+from fedpeft.federation.client import STATES, client_app, node_config_of, serve_device
 from fedpeft.federation.node import EmbeddedNode, Rhythm
+from fedpeft.federation.node.address import is_address
 from fedpeft.federation.node.embedded import Hear
-from fedpeft.federation.worker import Device
+from fedpeft.federation.worker import Device, Worker
 from fedpeft.files import private_folder
+from fedpeft.scenario import load_scenario
 from fedpeft.secagg.trust import Identity, Revocations
 from fedpeft.secagg.trust.enrolling import NODE_KEY, Pinned
 from fedpeft.signing.nodekey import read_node_key
 
 NODE = "node"
-
-_ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
 
 
 def join_federation(
@@ -30,6 +30,7 @@ def join_federation(
     ca: Path,
     hear: Hear = lambda line: None,
     rhythm: Rhythm | None = None,
+    seat: Seat | None = None,
     device: str = "",
 ) -> EmbeddedNode:
     """Return a device's node, checked and with its base loaded; ``run()`` takes part.
@@ -49,6 +50,8 @@ def join_federation(
     hear : callable, optional
         Told, in one line each, what happens.
     rhythm : Rhythm, optional
+    seat : Seat, optional
+        The device's own text, for a scenario that leaves it to the devices.
     device : str, optional
         Which of the scenario's classes of devices this one is of; by default the one that the scenario draws for it.
 
@@ -57,17 +60,39 @@ def join_federation(
     FedpeftError
         When a file is missing or not this client's, or the client is not one of the scenario's.
     """
-    match = _ADDRESS.fullmatch(server)
-    if not match or not 0 < int(match[2]) < 65536:
+    worker = open_worker(folder, server, scenario, identity, pinned, seat, device)
+    return open_node(worker, folder, server, scenario, ca, hear, rhythm)
+
+
+def open_worker(
+    folder: Path, server: str, scenario: Path, identity: Path, pinned: Path, seat: Seat | None, device: str = ""
+) -> Worker:
+    """Check who a device is and load its base; see :func:`join_federation`."""
+    if not is_address(server):
         raise ProtocolError("server", server, "host:port, such as fed.example.org:8000")
     known, own = Pinned.read(pinned), Identity.load(identity)
     own.certificate.check(known.authority, known.federation, own.client, time.time(), Revocations())
-    key = read_node_key(identity / NODE_KEY)
     whose = Device(own.client, identity.resolve(), pinned.resolve(), device)
-    run_config = {"scenario": str(scenario.resolve()), "run-folder": str(private_folder(folder).resolve())}
+    agreed = load_scenario(scenario)
+    if agreed.enrolled and seat is None:
+        remedy = "join with an EdgeClient: `fedpeft client join --home …`"
+        raise ProtocolError(f"scenario {scenario}", "enrolled", "a device with text of its own", remedy)
     # Loaded before the SuperLink hears of this node: it then answers at once.
-    worker = worker_at(run_config["scenario"], run_config["run-folder"], whose)
+    worker = Worker(agreed, private_folder(folder) / STATES, whose, seat)
     if own.client not in worker.client_ids:
         raise ProtocolError("client", own.client, f"one of the {len(worker.client_ids)} clients of {scenario}")
     _ = worker.splits(own.client)
-    return EmbeddedNode(client_app(), server, ca, key, folder / NODE, node_config_of(whose), run_config, hear, rhythm)
+    serve_device(worker)
+    return worker
+
+
+def open_node(
+    worker: Worker, folder: Path, server: str, scenario: Path, ca: Path, hear: Hear, rhythm: Rhythm | None
+) -> EmbeddedNode:
+    """Return the node of a device whose base is loaded; see :func:`join_federation`."""
+    device = worker.device
+    if device is None:
+        raise ProtocolError("worker", "a simulation's", "a device's")
+    config = {"scenario": str(scenario.resolve()), "run-folder": str(folder.resolve())}
+    key, own = read_node_key(device.identity / NODE_KEY), node_config_of(device)
+    return EmbeddedNode(client_app(), server, ca, key, folder / NODE, own, config, hear, rhythm)

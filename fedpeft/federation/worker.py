@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +19,9 @@ from fedpeft.adapters.update import WEIGHT, Update, require_finite
 from fedpeft.codecs import WireCodec
 from fedpeft.codecs.ring import Ring
 from fedpeft.codecs.rotation import Rotation
+from fedpeft.data.stored import StoredFederation
+from fedpeft.device.edge.events import Event
+from fedpeft.device.edge.joining import Seat
 from fedpeft.errors import DataError, ScenarioError, nearest
 from fedpeft.federation.fleet import Fleet
 from fedpeft.federation.private_state import PrivateState
@@ -62,22 +68,33 @@ class Worker:
         Folder with one private folder per client.
     device : Device, optional
         In a deployed federation; a simulation's process serves all clients.
+    seat : Seat, optional
+        The device's text and what its person allows, where the scenario leaves the text to the devices.
 
     Attributes
     ----------
+    newest : tuple of int and ndarray, or None
+        Round and change of the newest global adapter that this device was sent.
+    over : threading.Event
+        Set when the server said that the run is over.
     fleet : Fleet
         What each client computes with.
     task, attached, base
         Of the fleet's reference; the server has no other.
     """
 
-    def __init__(self, scenario: Scenario, states: Path, device: Device | None = None) -> None:
+    def __init__(
+        self, scenario: Scenario, states: Path, device: Device | None = None, seat: Seat | None = None
+    ) -> None:
         # One thread per process: engines then agree to the bit, and one worker per core is fastest.
         torch.set_num_threads(1)
         self.scenario = scenario
         self.states = states
-        self.device = device
-        self.fleet = Fleet(scenario, {device.client: device.kind} if device and device.kind else {})
+        self.device, self.seat = device, seat if scenario.enrolled else None
+        own = StoredFederation(self.seat.store, device.client) if self.seat and device else None
+        self.fleet = Fleet(scenario, own, {device.client: device.kind} if device and device.kind else {})
+        self.newest: tuple[int, Vector] | None = None
+        self.over = threading.Event()
         self.task, self.attached = self.fleet.reference.task, self.fleet.reference.attached
         self.base = self.task.base
         self._partition = scenario.partition(self.base.head)
@@ -112,12 +129,36 @@ class Worker:
         return self.attached.schemas[SHARED].size
 
     def splits(self, client: str) -> Splits[Any]:
-        """Return one client's encoded examples, reading them when they are first asked for."""
+        """Return one client's encoded examples, read once; those of a device's store as they are now."""
         if client not in self._splits:
             if client not in self.client_ids:
                 raise DataError("client", client, "a client of the federation", nearest(client, self.client_ids))
-            self._splits[client] = self.task.splits(client)
+            if self.seat:
+                return self.fleet.splits(client)
+            self._splits[client] = self.fleet.splits(client)
         return self._splits[client]
+
+    @contextmanager
+    def allowed(self) -> Iterator[None]:
+        """Let something be learnt from a client's text, if on this device it may; it leaves if this ends well."""
+        with self.seat.training() if self.seat else nullcontext():
+            yield
+
+    def reluctance(self, client: str) -> str:
+        """Return why a client cannot take part now; nothing when it can."""
+        if self.seat and not self.seat.willing:
+            return "not now"
+        return "" if self.splits(client).train.tokens else "no text of their own to train on"
+
+    def saw(self, round_: int, change: Vector) -> None:
+        """Remember a global adapter that was sent to a device, if it is newer than the last."""
+        if self.device and (self.newest is None or round_ >= self.newest[0]):
+            self.newest = round_, change
+
+    def tell(self, event: Event) -> None:
+        """Let the device's observer hear something."""
+        if self.seat:
+            self.seat.tell(event)
 
     def role(self, round_: int, name: str) -> Role:
         """Say who trains and who keeps a tensor in a round."""
@@ -177,7 +218,8 @@ class Worker:
     @property
     def tally_codec(self) -> WireCodec:
         """Return how evaluation totals are written: lanes alone."""
-        return WireCodec(panel_codec(self.scenario, len(self.client_ids)), 0, TALLY_LANES)
+        known = None if self.scenario.enrolled else len(self.client_ids)
+        return WireCodec(panel_codec(self.scenario, known), 0, TALLY_LANES)
 
     def train(self, client: str, round_: int, change: Vector, scale: float = 1.0) -> Ring:
         """Train one round locally and return the payload, which is yet to be protected.

@@ -12,6 +12,7 @@ from pydantic import Field
 from fedpeft.adapters.partition import PARTITIONS, Partition, keeping
 from fedpeft.aggregation.optimizers import Aggregation
 from fedpeft.base.placement import DEVICE
+from fedpeft.data.enrolled import ENROLLED
 from fedpeft.methods import Method, parse_method
 from fedpeft.scenario.devices import DeviceTable, Dtype, Precision
 from fedpeft.secagg import SECURE
@@ -43,7 +44,8 @@ class DataTable(Table):
 
     federation: str = Field(
         "keyboard",
-        description="keyboard, shakespeare, a folder of JSONL files, or module:callable. For classification: intents, "
+        description="enrolled: devices of a real server, each with its own text; keyboard, shakespeare, a folder of "
+        "JSONL files, or module:callable. For classification: intents, "
         "banking, intents+banking, or a folder whose lines have labels. For captions: shapes, or a folder whose lines "
         "have images.",
     )
@@ -270,6 +272,11 @@ class Scenario(Table):
         if self.data.packing is not None:
             return self.data.packing
         return self.task.kind == "chat" and not self.shared_method.precedes
+
+    @property
+    def enrolled(self) -> bool:
+        """Whether the clients are whoever is enrolled, each with text of its own."""
+        return self.data.federation == ENROLLED
 
     @property
     def asked(self) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from fedpeft.adapters.partition import PARTITIONS
 from fedpeft.aggregation import RULES
 from fedpeft.codecs import RingCodec
+from fedpeft.data.enrolled import ENROLLED
 from fedpeft.errors import ProtocolError, ScenarioError, nearest
 from fedpeft.methods.method import CAUSAL, CLASSIFICATION, Algebra
 from fedpeft.scenario.model import Scenario
@@ -22,6 +23,8 @@ _FEWEST = 3
 _MOST_VANISHING = 0.5
 _ENCODERS = ("classification", "reply_ranking")
 """Kinds of tasks whose base is an encoder: they take the methods for classification, with or without a head."""
+_MESSAGES = ("next_word", "chat")
+"""Kinds of tasks that learn from messages alone."""
 
 
 def validate(scenario: Scenario) -> None:
@@ -56,6 +59,7 @@ def validate(scenario: Scenario) -> None:
     refuse_devices(scenario)
     refuse_memory(scenario)
     refuse_ranking(scenario)
+    _enrolled(scenario)
     if federation.minimum > federation.cohort:
         raise ScenarioError("federation.minimum", federation.minimum, f"at most cohort = {federation.cohort}")
     clients = scenario.data.clients
@@ -106,6 +110,35 @@ def _task(scenario: Scenario) -> None:
         raise ScenarioError("task.head", "private", "task.kind = 'classification'", f"{kind} trains no head")
     if method.precision != "full" and not scenario.devices and scenario.precision == "full":
         raise ScenarioError("base.precision", "full", f"one that {method.name} trains on", "leave base.precision out")
+
+
+def _enrolled(scenario: Scenario) -> None:
+    """Refuse what only a list of clients known beforehand, or text with labels, could give."""
+    if not scenario.enrolled:
+        return
+    if scenario.task.kind not in _MESSAGES:
+        raise ScenarioError(
+            "data.federation",
+            ENROLLED,
+            f"a data set for {scenario.task.kind}",
+            "devices keep messages: use next_word or chat",
+        )
+    if scenario.data.clients is not None:
+        raise ScenarioError("data.clients", scenario.data.clients, "no number", "whoever is enrolled may take part")
+    if scenario.devices:
+        raise ScenarioError("devices", len(scenario.devices), "none", "classes are drawn from a list of clients")
+
+
+def require_simulable(scenario: Scenario) -> None:
+    """Refuse to simulate what takes devices that are somewhere.
+
+    Raises
+    ------
+    ScenarioError
+    """
+    if scenario.enrolled:
+        remedy = "run it with `fedpeft server up`, or --set data.federation=keyboard"
+        raise ScenarioError("data.federation", ENROLLED, "people whose text is here", remedy)
 
 
 def _packing(scenario: Scenario) -> None:

@@ -7,14 +7,18 @@ simulations where nobody else runs the server.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedpeft.codecs.ring import Ring, RingCodec
 from fedpeft.errors import ProtocolError
+
+if TYPE_CHECKING:
+    # Names of types alone: a device that only enrols has no use for what computes with them.
+    from fedpeft.codecs.ring import Ring, RingCodec
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,9 @@ class Collection(Protocol):
 
 class ServerEnd(Protocol):
     """The server's end for a run."""
+
+    def present(self, clients: Sequence[str]) -> list[str]:
+        """Return who of some clients may still take part."""
 
     def collect(self, asked: Asked, ring: RingCodec, length: int) -> Collection:
         """Begin one sum of payloads of so many coordinates."""
@@ -154,6 +161,10 @@ class PlainCollection:
 
 class PlainServer:
     """No protection at all, on the server."""
+
+    def present(self, clients: Sequence[str]) -> list[str]:
+        """Return all: nobody has certificates here."""
+        return list(clients)
 
     def collect(self, asked: Asked, ring: RingCodec, length: int) -> PlainCollection:
         """Begin a sum."""

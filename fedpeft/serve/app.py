@@ -33,6 +33,7 @@ from starlette.routing import Route
 
 from fedpeft.serve.answers import Answer, Usage, excuse
 from fedpeft.serve.faults import Fault, broken, malformed, no_model, unauthorized
+from fedpeft.serve.guard import no_endpoint, place_of, read_body
 from fedpeft.serve.limits import Admission
 from fedpeft.serve.listener import Listener
 from fedpeft.serve.metrics import CONTENT_TYPE
@@ -42,7 +43,6 @@ from fedpeft.serve.stream import EventStream, events, whole
 from fedpeft.serve.tokens import Caller
 
 _log = logging.getLogger("fedpeft.serve")
-_BODY_S = 10.0
 _GONE = 499
 """What proxies write down when a client did not wait; nobody reads it."""
 
@@ -76,7 +76,7 @@ class Api:
         ]
         routes = [Route(path, self._endpoint(path, handler), methods=[verb]) for verb, path, handler in endpoints]
         routes.append(Route("/healthz", self.health, methods=["GET"]))
-        return Starlette(routes=routes, lifespan=self._lifespan, exception_handlers={HTTPException: _http})
+        return Starlette(routes=routes, lifespan=self._lifespan, exception_handlers={HTTPException: no_endpoint})
 
     def drain(self) -> None:
         """Refuse what comes from now on, and what waits; any thread may call it."""
@@ -155,19 +155,7 @@ class Api:
         self._seconds += 0.1 * (time.perf_counter() - since - self._seconds)
 
     async def _parse(self, request: Request, form: type[Body]) -> Body:
-        limit = self.service.limits.body_bytes
-        too_large = Fault(413, f"The body is larger than {limit} bytes.", code="request_too_large")
-        if int(request.headers.get("content-length", 0)) > limit:
-            raise too_large
-        content = b""
-        try:
-            async with asyncio.timeout(_BODY_S):
-                async for piece in request.stream():
-                    content += piece
-                    if len(content) > limit:
-                        raise too_large
-        except TimeoutError as error:
-            raise Fault(408, "The body took too long to come.", code="timeout") from error
+        content = await read_body(request, self.service.limits.body_bytes)
         try:
             return form.model_validate_json(content)
         except ValidationError as error:
@@ -187,7 +175,7 @@ class Api:
                 response = Response(status_code=_GONE)
             except Exception as error:
                 # The message could quote what was asked; the place is enough to look for it.
-                _log.error("%s failed at %s: %s", path, _place(error), type(error).__name__)
+                _log.error("%s failed at %s: %s", path, place_of(error), type(error).__name__)
                 response = JSONResponse(broken().body, broken().status)
             note = partial(self._note, path, user, response, begun)
             if isinstance(response, EventStream):
@@ -215,16 +203,3 @@ class Api:
     async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
         yield
         await asyncio.to_thread(self.service.close)
-
-
-def _place(error: BaseException) -> str:
-    trace = error.__traceback__
-    while trace and trace.tb_next:
-        trace = trace.tb_next
-    return f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else "?"
-
-
-async def _http(_request: Request, error: Exception) -> Response:
-    status = error.status_code if isinstance(error, HTTPException) else 500
-    fault = Fault(status, "There is no such endpoint." if status == 404 else "Not allowed here.", code="not_found")
-    return JSONResponse(fault.body, fault.status)

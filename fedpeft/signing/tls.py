@@ -106,6 +106,26 @@ def read_certificate(path: Path) -> x509.Certificate:
         raise ProtocolError(f"certificate {path}", str(error)[:80], "a certificate in PEM") from error
 
 
+def fingerprint(pem: bytes, where: str) -> bytes:
+    """Return the sha256 of a certificate in DER, by which somebody can know it.
+
+    Parameters
+    ----------
+    pem : bytes
+    where : str
+        For the message of an error.
+
+    Raises
+    ------
+    ProtocolError
+        When it is no certificate.
+    """
+    try:
+        return x509.load_pem_x509_certificate(pem).fingerprint(SHA256())
+    except ValueError as error:
+        raise ProtocolError(f"{where} certificate", str(error)[:80], "a certificate in PEM") from error
+
+
 def general_name(host: str) -> x509.GeneralName:
     """Return a host as certificates name it.
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from fedpeft.base import Base, load_base
 from fedpeft.base.vision import load_vision
-from fedpeft.data import load_federation
+from fedpeft.data import Federation, load_federation
 from fedpeft.data.labelled import load_labelled
 from fedpeft.data.pictures import load_pictures
 from fedpeft.errors import ScenarioError, nearest
@@ -30,6 +30,7 @@ def open_task(
     most: int | None = None,
     pooling: str = "mean",
     packing: bool = True,
+    own: Federation | None = None,
 ) -> Task[Any]:
     """Load a federation and the base that fits it.
 
@@ -48,6 +49,8 @@ def open_task(
         What a classifier's head reads.
     packing : bool
         Whether a row holds several chat examples.
+    own : Federation, optional
+        Messages that no name leads to, such as a device's own; instead of ``data``.
 
     Raises
     ------
@@ -55,10 +58,10 @@ def open_task(
         When either is not found or they do not fit.
     """
     if kind == NextWord.kind:
-        federation = load_federation(data)
+        federation = own or load_federation(data)
         return NextWord(load_base(base, dtype, precision=precision), federation, length, most)
     if kind == Chat.kind:
-        return Chat(load_base(base, dtype, precision=precision), load_federation(data), length, most, packing)
+        return Chat(load_base(base, dtype, precision=precision), own or load_federation(data), length, most, packing)
     if kind == Classification.kind:
         labelled = load_labelled(data)
         loaded = load_base(base, dtype, labels=len(labelled.labels()), precision=precision)

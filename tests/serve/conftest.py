@@ -16,8 +16,9 @@ from fedpeft.bench.serve_people import make_run
 from fedpeft.device import Runtime
 from fedpeft.device.folders import adapter_folder, base_folder
 from fedpeft.serve.app import Api
+from fedpeft.serve.https import Server, listen
 from fedpeft.serve.limits import Limits
-from fedpeft.serve.server import Server, configuration, listen
+from fedpeft.serve.server import configuration
 from fedpeft.serve.service import Service
 from fedpeft.serve.tokens import TokenStore, tokens_file
 from fedpeft.signing.signature import SigningKey

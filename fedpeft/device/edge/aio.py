@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from asyncio import to_thread
+from asyncio import CancelledError, to_thread
 from collections.abc import Iterable
-from typing import Unpack
+from pathlib import Path
+from typing import Any, Self, Unpack
 
 from fedpeft.device.edge.client import EdgeClient
 from fedpeft.device.edge.example import Written
+from fedpeft.device.edge.joining import Enroller, Joined, Joiner
 from fedpeft.device.edge.policy import Policy, Verdict
 from fedpeft.device.edge.store import Contents
 from fedpeft.device.edge.training import Learned, Trainer
@@ -27,6 +29,23 @@ class AsyncEdgeClient:
 
     def __init__(self, client: EdgeClient) -> None:
         self.client = client
+
+    @classmethod
+    async def enrol(cls, home: Path, token: str, enroller: Enroller, **options: Any) -> Self:
+        """Make a home a member of a federation, and open it."""
+        return cls(await to_thread(EdgeClient.enrol, home, token, enroller, **options))
+
+    async def join(self, joiner: Joiner, policy: Policy | None = None, *, once: bool = False) -> Joined:
+        """Take part in rounds until it is cancelled, or :meth:`stop`; either way what is in hand is ended."""
+        try:
+            return await to_thread(self.client.join, joiner, policy, once=once)
+        except CancelledError:
+            self.client.stop()
+            raise
+
+    def stop(self) -> None:
+        """Let :meth:`join` end."""
+        self.client.stop()
 
     async def agree(self) -> None:
         """Note that the person agrees."""

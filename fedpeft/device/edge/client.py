@@ -1,10 +1,11 @@
 """An app's whole dealing with fedpeft on one device: keep text, suggest, learn, forget.
 
     consent ──► add ──► store ──► personalize (policy, lock) ──► personal bundle ──► suggest, generate
+    enrol ──► join: rounds with others (policy, lock) ──► global adapter, which ``personalize`` builds on
     withdraw: nothing is kept or learnt      forget: text, key and personal adapter are gone
 
-``personalize`` trains anew on what the store holds *now*, on top of the adapter the app came with. So a message that
-was deleted, or has become too old, is unlearnt by the next training, exactly.
+``personalize`` trains anew on what the store holds *now*, on top of the newest global adapter, or the one that the app
+came with. So a message that was deleted, or has become too old, is unlearnt by the next training, exactly.
 """
 
 from __future__ import annotations
@@ -12,16 +13,29 @@ from __future__ import annotations
 import shutil
 import time as clocks
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Event as Flag
 from threading import Lock
-from typing import Unpack
+from typing import Any, Self, Unpack
 
 from fedpeft.device.bundle import Bundle
 from fedpeft.device.edge.adapters import OwnAdapters
-from fedpeft.device.edge.events import Consented, Deleted, Event, Forgotten, Kept, Personalized, Refused, Started
+from fedpeft.device.edge.events import (
+    Consented,
+    Deleted,
+    Enrolled,
+    Event,
+    Forgotten,
+    Kept,
+    Personalized,
+    Refused,
+    Started,
+)
 from fedpeft.device.edge.example import Written
 from fedpeft.device.edge.home import Home
+from fedpeft.device.edge.joining import Enroller, Joined, Joiner, Seat
+from fedpeft.device.edge.membership import Membership
 from fedpeft.device.edge.policy import Policy, Verdict
 from fedpeft.device.edge.probes import Probes
 from fedpeft.device.edge.store import Contents, ExampleStore
@@ -30,9 +44,18 @@ from fedpeft.device.generation import DEFAULT, Generation, Settings
 from fedpeft.device.loaded import LoadedAdapter
 from fedpeft.device.runtime import Runtime
 from fedpeft.device.suggest import Suggester, Suggestion
-from fedpeft.errors import ConsentError
+from fedpeft.errors import BundleError, ConsentError
 from fedpeft.signing.keyfile import own_key
 from fedpeft.signing.signature import public_bytes
+
+
+@dataclass(frozen=True)
+class _Voice:
+    """What answers over one base."""
+
+    base: Path
+    runtime: Runtime
+    own: OwnAdapters
 
 
 class EdgeClient:
@@ -42,15 +65,16 @@ class EdgeClient:
     ----------
     home : Path
         The app's private folder: store, keys and personal adapter.
-    base : Path
-        Bundle of the base.
+    base : Path, optional
+        Bundle of the base; by default the one that joining a federation left in the home.
     adapter : Path, optional
-        Bundle of the adapter to start from: the federation's, or a person's own from a run. None is the bare base.
+        Bundle of the adapter to start from: the federation's, or a person's own from a run. None is the bare base. The
+        newest global adapter takes its place once the device has joined.
     owner : str
         Whose device it is; the name in the personal adapter.
     trusted : collection of str, optional
-        Public keys whose bundles are believed; whoever signed the base when not given. The device's own, which signs
-        nothing but personal adapters, is added.
+        Public keys whose bundles are believed; whoever signed the given base when not given. The device's own, which
+        signs what is made here, is added.
     store : ExampleStore, optional
         By default one under ``home`` with the default retention.
     policy : Policy, optional
@@ -72,7 +96,7 @@ class EdgeClient:
     def __init__(
         self,
         home: Path,
-        base: Path,
+        base: Path | None = None,
         adapter: Path | None = None,
         *,
         owner: str = "me",
@@ -83,16 +107,54 @@ class EdgeClient:
         observer: Callable[[Event], None] | None = None,
         threads: int = 1,
     ) -> None:
-        self.home, self.owner, self._base, self._start = Home(home), owner, base, adapter
+        self.home, self.owner, self._base, self._given = Home(home), owner, base, adapter
         self.store = store or self.home.store()
         self.policy, self._probes, self._observer = policy or Policy(), probes or Probes(), observer
         self._key = own_key(self.home.key)
-        believed = trusted if trusted is not None else [Bundle.open(base, "base").manifest.signer]
-        self._trusted = frozenset(believed) | {public_bytes(self._key).hex()}
-        self.runtime = Runtime(base, threads, self._trusted)
-        self._own = OwnAdapters(self.home, owner, self.runtime, adapter)
-        self._typing: tuple[LoadedAdapter | None, Suggester] | None = None
-        self._lock, self._used = Lock(), clocks.monotonic()
+        if trusted is None:
+            trusted = [] if base is None else [Bundle.open(base, "base").manifest.signer]
+        self._trusted = frozenset(trusted) | {public_bytes(self._key).hex()}
+        self._threads, self._lock = threads, Lock()
+        self._voice: _Voice | None = None
+        if self._base or self.home.base.current():
+            self._speak()
+        self._typing: tuple[_Voice, LoadedAdapter | None, Suggester] | None = None
+        self._used, self._stopping = clocks.monotonic(), Flag()
+
+    @classmethod
+    def enrol(cls, home: Path, token: str, enroller: Enroller, **options: Any) -> Self:
+        """Make a home a member of a federation, and open it.
+
+        Parameters
+        ----------
+        home : Path
+        token : str
+            What the operator gave.
+        enroller : Enroller
+            Such as :func:`fedpeft.gate.enrol`.
+        options
+            Of the client; see the class.
+
+        Raises
+        ------
+        FedpeftError
+            When the token or the gate refuses. The same call goes on where it was broken off.
+        """
+        member = enroller(home, token)
+        client = cls(home, **options)
+        client._tell(Enrolled(member.client, member.federation))
+        return client
+
+    @property
+    def runtime(self) -> Runtime:
+        """What runs the base.
+
+        Raises
+        ------
+        BundleError
+            When there is no base yet.
+        """
+        return self._speak().runtime
 
     @property
     def consent(self) -> bool:
@@ -132,21 +194,22 @@ class EdgeClient:
     @property
     def adapter(self) -> LoadedAdapter | None:
         """The adapter that answers now."""
-        return self._own.load()
+        return self._speak().own.load()
 
     @property
     def personal(self) -> bool:
         """Whether a personal adapter answers."""
-        return self.home.current() is not None
+        return bool(self.home.personal.bases())
 
     def suggest(self, typed: str, count: int = 3) -> list[Suggestion]:
         """Return the likeliest next words, or completions of the one being typed, best first."""
         self._used = clocks.monotonic()
-        adapter = self.adapter
+        voice = self._speak()
+        adapter = voice.own.load()
         with self._lock:
-            if self._typing is None or self._typing[0] is not adapter:
-                self._typing = adapter, self.runtime.suggester(adapter)
-            suggester = self._typing[1]
+            if self._typing is None or self._typing[0] is not voice or self._typing[1] is not adapter:
+                self._typing = voice, adapter, voice.runtime.suggester(adapter)
+            suggester = self._typing[2]
         return suggester.suggest(typed, count)
 
     def generate(self, prompt: str, options: Generation = DEFAULT, **settings: Unpack[Settings]) -> str:
@@ -156,14 +219,12 @@ class EdgeClient:
     def stream(self, prompt: str, options: Generation = DEFAULT, **settings: Unpack[Settings]) -> Iterator[str]:
         """Say how a message begun with ``prompt`` goes on, in parts."""
         self._used = clocks.monotonic()
-        return self.runtime.stream(prompt, self.adapter, options, **settings)
+        voice = self._speak()
+        return voice.runtime.stream(prompt, voice.own.load(), options, **settings)
 
     def verdict(self, policy: Policy | None = None) -> Verdict:
         """Say whether the device may train now, and why not."""
-        found = self._probes.look()
-        if found.idle is None:
-            found = replace(found, idle=clocks.monotonic() - self._used)
-        return (policy or self.policy).offline().allows(found)
+        return self._allowed((policy or self.policy).offline())
 
     def personalize(self, trainer: Trainer, policy: Policy | None = None) -> Learned:
         """Train the personal adapter on what is in the store, and let it answer from then on.
@@ -199,12 +260,13 @@ class EdgeClient:
             self.store.prune()
             began = self.store.generation
             self._tell(Started(self.contents().messages))
-            out = self.home.draft()
-            job = Job(self.owner, self.store, self._base, self._start, self._trusted, out, self._key)
+            voice = self._speak()
+            out = voice.own.draft()
+            job = Job(self.owner, self.store, voice.base, self._start(), self._trusted, out, self._key)
             try:
                 learned = trainer(job)
                 self._require_unchanged(began)
-                self._own.install(out)
+                voice.own.install(out)
                 # Asked again: who forgot in between has removed what was there before this was.
                 self._require_unchanged(began)
             except BaseException:
@@ -212,6 +274,47 @@ class EdgeClient:
                 raise
         self._tell(Personalized(learned))
         return learned
+
+    def join(self, joiner: Joiner, policy: Policy | None = None, *, once: bool = False) -> Joined:
+        """Take part in the federation's rounds with what is in the store, until :meth:`stop`.
+
+        A device that may not train when it is asked says so, and is asked another time.
+
+        Parameters
+        ----------
+        joiner : Joiner
+            Such as :class:`fedpeft.federation.on_device.Rounds`.
+        policy : Policy, optional
+            Instead of the client's own.
+        once : bool
+            End when one run is over.
+
+        Raises
+        ------
+        StoreError
+            When the device is not enrolled.
+        FedpeftError
+            When it cannot take part at all; errors of server and network are waited out.
+        """
+        asked = policy or self.policy
+        self._stopping.clear()
+        seat = Seat(
+            member=Membership.read(self.home.federation),
+            home=self.home,
+            store=self.store,
+            base=self._base,
+            trusted=self._trusted,
+            key=self._key,
+            verdict=lambda: self._allowed(asked),
+            tell=self._tell,
+            once=once,
+            stopping=self._stopping,
+        )
+        return joiner(seat)
+
+    def stop(self) -> None:
+        """Let :meth:`join` end after what it has in hand; may be called from another thread or a signal handler."""
+        self._stopping.set()
 
     def forget(self) -> int:
         """Delete every message, destroy the store's key, and remove the personal adapter; consent stays as it is.
@@ -222,15 +325,36 @@ class EdgeClient:
             How many messages there were.
         """
         gone = self.store.forget()
-        self.home.forget_adapters()
+        self.home.personal.clear()
         with self._lock:
             self._typing = None
         self._tell(Forgotten(gone))
         return gone
 
+    def _allowed(self, policy: Policy) -> Verdict:
+        found = self._probes.look()
+        if found.idle is None:
+            found = replace(found, idle=clocks.monotonic() - self._used)
+        return policy.allows(found)
+
+    def _start(self) -> Path | None:
+        """Return what the person's own adapter comes on top of."""
+        return self.home.shared.current() or self._given
+
+    def _speak(self) -> _Voice:
+        """Return what answers, made anew when there is another base."""
+        base = self._base or self.home.base.current()
+        if base is None:
+            raise BundleError("base", "none yet", "the bundle of one", "join a federation first, or name a run's")
+        with self._lock:
+            if self._voice is None or self._voice.base != base:
+                runtime = Runtime(base, self._threads, self._trusted)
+                self._voice = _Voice(base, runtime, OwnAdapters(self.home.personal, self.owner, runtime, self._start))
+            return self._voice
+
     def _require_unchanged(self, began: str) -> None:
         if self.store.generation != began:
-            self.home.forget_adapters()
+            self.home.personal.clear()
             raise ConsentError(
                 "texts", "forgotten while it trained", "those it began with", "what it learnt is gone too"
             )

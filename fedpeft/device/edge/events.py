@@ -57,4 +57,53 @@ class Forgotten:
     messages: int
 
 
-Event = Kept | Deleted | Consented | Refused | Started | Personalized | Forgotten
+@dataclass(frozen=True, slots=True)
+class Enrolled:
+    """The device is a member of a federation from now on, under this name."""
+
+    client: str
+    federation: str
+
+
+@dataclass(frozen=True, slots=True)
+class Linked:
+    """Something happened on the way to the server, in one line."""
+
+    line: str
+
+
+@dataclass(frozen=True, slots=True)
+class Declined:
+    """The device was asked to train and did not; the server does not learn why."""
+
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Contributed:
+    """The masked update of a round is ready to leave."""
+
+    round: int
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """The global adapter of a round is installed; the next training builds on it."""
+
+    round: int
+
+
+Event = (
+    Kept
+    | Deleted
+    | Consented
+    | Refused
+    | Started
+    | Personalized
+    | Forgotten
+    | Enrolled
+    | Linked
+    | Declined
+    | Contributed
+    | Adopted
+)

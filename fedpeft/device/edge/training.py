@@ -6,15 +6,14 @@ uses torch, which an app imports when it wants to.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from fedpeft.device.edge.store import ExampleStore
-from fedpeft.errors import StoreError
+from fedpeft.device.lock import held
 from fedpeft.signing.signature import SigningKey
 
 
@@ -89,11 +88,5 @@ def alone(path: Path) -> Iterator[None]:
     StoreError
         When another process or thread trains.
     """
-    try:
-        with closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as lock:
-            lock.execute("BEGIN EXCLUSIVE")
-            path.chmod(0o600)
-            yield
-    except sqlite3.Error as error:
-        busy = "another that trains" if "locked" in str(error) else str(error)
-        raise StoreError(f"training lock {path}", busy, "to be the only one", "wait until it is done") from error
+    with held(path, "training lock", "another that trains"):
+        yield

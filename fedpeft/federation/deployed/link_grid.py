@@ -19,9 +19,9 @@ import httpx
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
+from fedpeft.backoff import Backoff, Pace
 from fedpeft.errors import RunError
 from fedpeft.federation.flower_runtime import Inbox, away, lost
-from fedpeft.federation.node.backoff import Backoff, Pace
 
 _SOON, _MOST = 0.2, 3.0
 _REPEAT = 20.0  # seconds until a request is first sent again; twice as long each time

@@ -21,10 +21,10 @@ from typing import Any
 from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 
+from fedpeft.backoff import Backoff, Pace
 from fedpeft.errors import LinkError, MessageGone, NotYet
 from fedpeft.federation.flower_fleet import LONGEST, SHORTEST, FleetLine
 from fedpeft.federation.flower_internals import CLIENT_RAISED, content_id, dated_as, identify, require_flower
-from fedpeft.federation.node.backoff import Backoff, Pace
 from fedpeft.federation.node.heart import Heart
 from fedpeft.federation.node.journal import Journal
 from fedpeft.signing.nodekey import NodeKey

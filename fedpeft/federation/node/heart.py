@@ -6,8 +6,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from fedpeft.backoff import Backoff
 from fedpeft.errors import LinkError
-from fedpeft.federation.node.backoff import Backoff
 
 _SHARE = 0.8  # of the interval, so that a slow request still comes in time
 

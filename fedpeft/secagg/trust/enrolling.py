@@ -19,6 +19,7 @@ from fedpeft.signing.nodekey import node_public, own_node_key
 NODE_KEY = "node.pem"
 """A device's node key, beside its identity."""
 
+_LIMIT = 65_536
 _PROOFS = {"public": 32, "proof": 64, "node_proof": 64}
 
 
@@ -45,8 +46,13 @@ class Pinned:
     @classmethod
     def read(cls, path: Path) -> Pinned:
         """Read ``pinned.json``."""
-        fields = _fields(path, ("federation", "authority", "operator"))
-        return cls(fields["federation"], _hex(path, fields["authority"], 32), _hex(path, fields["operator"], 32))
+        return cls.parse(_content(path), f"file {path}")
+
+    @classmethod
+    def parse(cls, data: bytes, where: str) -> Pinned:
+        """Read the content of ``pinned.json``, wherever it came from."""
+        fields = _fields(data, where, ("federation", "authority", "operator"))
+        return cls(fields["federation"], _hex(fields["authority"], 32, where), _hex(fields["operator"], 32, where))
 
 
 def ask(client: str, folder: Path, pinned: Pinned) -> str:
@@ -59,18 +65,23 @@ def ask(client: str, folder: Path, pinned: Pinned) -> str:
 
 
 def read_request(path: Path, federation: str) -> Enrolment:
-    """Read a request.
+    """Read a request from a file.
 
     Raises
     ------
     ProtocolError
         When it is none, or another federation's.
     """
-    fields = _fields(path, ("client", "federation", "public", "proof", "node", "node_proof"))
+    return parse_request(_content(path), federation, f"request {path}")
+
+
+def parse_request(data: bytes, federation: str, where: str) -> Enrolment:
+    """Read a request, wherever it came from; see :func:`read_request`."""
+    fields = _fields(data, where, ("client", "federation", "public", "proof", "node", "node_proof"))
     if fields["federation"] != federation:
-        raise ProtocolError(f"request {path} federation", fields["federation"], federation)
-    node = fields["node"].encode("utf-8")
-    public, proof, node_proof = (_hex(path, fields[name], size) for name, size in _PROOFS.items())
+        raise ProtocolError(f"{where} federation", fields["federation"][:80], federation)
+    node = fields["node"].encode("utf-8", "replace")
+    public, proof, node_proof = (_hex(fields[name], size, where) for name, size in _PROOFS.items())
     return Enrolment(fields["client"], public, proof, node, node_proof)
 
 
@@ -80,37 +91,50 @@ def answer(client: str, certificate: Certificate) -> str:
 
 
 def accept(folder: Path, path: Path, pinned: Pinned, now: float) -> Identity:
-    """Check a certificate and put it beside the key that it is for.
+    """Check a certificate in a file and put it beside the key that it is for.
 
     Raises
     ------
     ProtocolError
         When it is for another key, of another authority or federation, or expired; nothing is changed then.
     """
-    fields = _fields(path, ("client", "certificate"))
+    return accept_answer(folder, _content(path), str(path), pinned, now)
+
+
+def accept_answer(folder: Path, data: bytes, where: str, pinned: Pinned, now: float) -> Identity:
+    """Check what the registry gave, however it came; see :func:`accept`."""
+    fields = _fields(data, where, ("client", "certificate"))
     try:
         certificate = Certificate.from_bytes(bytes.fromhex(fields["certificate"]))
     except ValueError as error:
-        raise ProtocolError(f"{path} certificate", fields["certificate"][:16], "hexadecimal digits") from error
+        raise ProtocolError(f"{where} certificate", fields["certificate"][:16], "hexadecimal digits") from error
     certificate.check(pinned.authority, pinned.federation, fields["client"], now, Revocations())
     identity = Identity(fields["client"], read_key(folder / KEY), certificate)
     write_certificate(folder / CERTIFICATE, identity)
     return identity
 
 
-def _fields(path: Path, names: tuple[str, ...]) -> dict[str, str]:
+def _content(path: Path) -> bytes:
     try:
-        found = json.loads(path.read_bytes()[:65_536])
+        with path.open("rb") as file:
+            return file.read(_LIMIT)
+    except OSError as error:
+        raise ProtocolError(f"file {path}", error.strerror, "a file that can be read") from error
+
+
+def _fields(data: bytes, where: str, names: tuple[str, ...]) -> dict[str, str]:
+    try:
+        found = json.loads(data)
         return {name: str(found[name]) for name in names}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ProtocolError(f"file {path}", str(error)[:80], f"JSON with {', '.join(names)}") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ProtocolError(where, str(error)[:80], f"JSON with {', '.join(names)}") from error
 
 
-def _hex(path: Path, value: str, length: int) -> bytes:
+def _hex(value: str, length: int, where: str) -> bytes:
     try:
         data = bytes.fromhex(value)
     except ValueError:
         data = b""
     if len(data) != length:
-        raise ProtocolError(f"file {path}", value[:16], f"{length} bytes in hexadecimal")
+        raise ProtocolError(where, value[:16], f"{length} bytes in hexadecimal")
     return data

@@ -1,7 +1,10 @@
-"""A small federation with real processes on loopback: a server's folder, devices with keys of their own, nodes."""
+"""A small federation with real processes on loopback, from what :mod:`fedpeft.bench.loopback` has; and waiting for it."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -10,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from fedpeft.adapters import Adapter
-from fedpeft.bench.loopback import QUICK, Node, enrol, found
+from fedpeft.bench.loopback import QUICK, Node, enrol, found, free_port
 from fedpeft.federation.client import worker_at
 from fedpeft.federation.deployed.programs import running
 from fedpeft.federation.deployed.server_folder import ServerFolder
@@ -22,8 +25,7 @@ from fedpeft.scenario import Scenario, parse_scenario
 
 from ..secure_rounds import open_rounds
 
-__all__ = ["QUICK", "Node", "enrol", "found", "until"]
-
+__all__ = ["QUICK", "Federation", "Node", "Up", "enrol", "found", "free_port", "scenario_of", "until"]
 CLIENTS, PATIENCE = 5, 900
 
 
@@ -33,6 +35,45 @@ def until(holds: Callable[[], bool], seconds: float, what: Callable[[], str]) ->
     while not holds():
         assert time.monotonic() < end, what()
         time.sleep(0.1)
+
+
+class Up:
+    """`fedpeft server up` in a process of its own.
+
+    Parameters
+    ----------
+    server : ServerFolder
+    scenario : Path
+    ahead : float
+        Seconds by which its clock and those of all that it starts are wrong.
+    """
+
+    def __init__(self, server: ServerFolder, scenario: Path, ahead: float = 0.0) -> None:
+        self._log = server.path.parent / f"up-{time.monotonic_ns()}.log"
+        environment = dict(os.environ)
+        if ahead:
+            path = [str(Path(__file__).parent / "wrong_clock"), os.environ.get("PYTHONPATH", "")]
+            environment |= {"PYTHONPATH": os.pathsep.join(filter(None, path)), "CLOCK_AHEAD": str(ahead)}
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "fedpeft", "server", "up", str(server.path), str(scenario)],
+                env=environment,
+                stdout=log,
+                stderr=log,
+            )
+
+    @property
+    def said(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    def kill(self) -> None:
+        """Kill -9."""
+        self.process.kill()
+        self.process.wait()
+
+    def end(self, seconds: float) -> int:
+        """Wait until it ends by itself."""
+        return self.process.wait(seconds)
 
 
 def scenario_of(rounds: int) -> Scenario:

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from fedpeft.backoff import Backoff, Pace
 from fedpeft.errors import LinkError
 from fedpeft.federation.node import Rhythm
-from fedpeft.federation.node.backoff import Backoff, Pace
 
 
 def test_waits_are_anywhere_below_a_bound_that_doubles_up_to_the_most() -> None:
