@@ -82,7 +82,7 @@ def play_stock(chosen: list[str]) -> list[dict[str, Any]]:
 
 def _one_stock(name: str) -> dict[str, Any]:
     with TemporaryDirectory(prefix="fedpeft-stock-", ignore_cleanup_errors=True) as folder:
-        extra = moved_clock(Path(folder) / "clock") if name == "clock" else None
+        extra = moved_clock() if name == "clock" else None
         with StockFederation(Path(folder) / "federation", extra) as federation:
             said, seconds = outcome(federation, INJECTED[name])
     row = {"fault": name, "note": said, "recovery_s": seconds and round(seconds, 1), **stamp()}

@@ -6,7 +6,6 @@ The rounds check themselves: the clients add 1 to what they are sent, so after n
 from __future__ import annotations
 
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -298,16 +297,9 @@ def _answers(control: ControlLine) -> bool:
     return True
 
 
-def moved_clock(folder: Path) -> dict[str, str]:
+def moved_clock() -> dict[str, str]:
     """Return an environment in which Python's clock is an hour ahead."""
-    folder.mkdir()
-    (folder / "sitecustomize.py").write_text(
-        "import datetime, time\n"
-        "now, real = time.time, datetime.datetime\n"
-        "class Moved(real):\n"
-        "    @classmethod\n"
-        "    def now(cls, tz=None):\n"
-        "        return real.now(tz) + datetime.timedelta(hours=1)\n"
-        "datetime.datetime, time.time = Moved, lambda: now() + 3600\n"
-    )
-    return {"PYTHONPATH": f"{folder}:{sys.path[0]}"}
+    return {
+        "PYTHONPATH": str(Path(__file__).parents[1] / "federation" / "deployed" / "wrong_clock"),
+        "CLOCK_AHEAD": "3600",
+    }
