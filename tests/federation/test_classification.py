@@ -19,9 +19,6 @@ from fedpeft.scenario import Scenario, parse_scenario
 
 from .test_resume import Stops, everything, numbers
 
-# Their runs take long: one worker makes them.
-pytestmark = pytest.mark.xdist_group("classification")
-
 HEAD = "base_model.model.classifier.weight"
 
 

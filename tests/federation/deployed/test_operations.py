@@ -29,7 +29,7 @@ from fedpeft.secagg.trust.registry import Registry
 
 from .federation import CLIENTS, Node, Up, enrol, found, free_port, scenario_of, until
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("operations")]
+pytestmark = pytest.mark.slow
 
 ROUNDS, PATIENCE = 14, 200
 LOCKED, FULL = 15.0, 20.0
