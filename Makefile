@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup demo test check bench docs clean
+.PHONY: setup demo test check bench reliability soak docs clean
 
 setup: $(STAMP)
 
@@ -34,6 +34,17 @@ check: setup
 
 bench: setup
 	for name in ring base roundtrip; do $(BIN)/fedpeft bench $$name || exit 1; done
+
+# Real processes, killed and cut off, ours and then stock Flower's; writes docs/reliability.md.
+reliability: setup
+	$(BIN)/python -m tests.reliability
+	$(BIN)/python -m tests.reliability --only revoked,expired
+	$(BIN)/python -m tests.reliability --stock
+	$(BIN)/fedpeft bench transport --full --json | tail -n 1 > tests/reliability/results/transport.jsonl
+	$(BIN)/python -m tests.reliability.page
+
+soak: setup
+	$(BIN)/python -m tests.reliability.soak --rounds 50
 
 docs: setup
 	$(BIN)/mkdocs build --strict

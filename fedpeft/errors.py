@@ -24,6 +24,9 @@ class FedpeftError(Exception):
         What to do about it.
     """
 
+    permanent = True
+    """Whether it is pointless to try again before somebody has mended something."""
+
     def __init__(self, field: str, value: object, expected: str, remedy: str = "") -> None:
         self.field, self.value, self.expected, self.remedy = field, value, expected, remedy
         line = f"{field}: found {value!r}, expected {expected}"
@@ -68,9 +71,19 @@ class GateError(FedpeftError):
 class RoundBurnt(FedpeftError):  # noqa: N818
     """A round of secure aggregation that too few clients finished: nothing of it is opened or used."""
 
+    permanent = False
+
 
 class RunError(FedpeftError):
-    """A run folder that is missing, unfinished or in use."""
+    """A run that cannot go on now: its folder is in use, too few clients are there, its server is away."""
+
+    permanent = False
+
+
+class FolderError(RunError):
+    """A run's or a server's folder that does not hold what it must; waiting mends nothing."""
+
+    permanent = True
 
 
 class ShelfError(FedpeftError):
@@ -87,6 +100,14 @@ class FetchError(FedpeftError):
 
 class LinkError(FedpeftError):
     """A SuperLink that did not answer, or did not answer with what was asked; worth another attempt later."""
+
+    permanent = False
+
+
+class VersionError(LinkError):
+    """A Flower whose private names are not the ones that are used here."""
+
+    permanent = True
 
 
 class MessageGone(LinkError):  # noqa: N818

@@ -19,6 +19,16 @@ def write_private(path: Path, content: bytes) -> None:
     _replace(path, content, 0o600)
 
 
+def write_durably(path: Path, content: bytes) -> None:
+    """Replace a private file; file and folder are fsynced, so that not even a power cut brings the old one back."""
+    write_private(path, content)
+    descriptor = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def write_whole(path: Path, content: bytes | str) -> None:
     """Replace a file at once; a crash or a full disk leaves the old file or the new one, never half."""
     _replace(path, content.encode() if isinstance(content, str) else content, 0o644)

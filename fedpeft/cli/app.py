@@ -13,6 +13,7 @@ import click
 import typer
 from typer.core import TyperGroup
 
+from fedpeft.cli.options import complain
 from fedpeft.errors import FedpeftError
 
 VERBS = {
@@ -111,13 +112,5 @@ def _run(arguments: list[str] | None) -> int:
 
 
 def _complain(line: str, code: int) -> int:
-    from rich.console import Console
-
-    Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]error[/] {_escaped(line)}")
+    complain(line)
     return code
-
-
-def _escaped(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)

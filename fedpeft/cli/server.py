@@ -6,14 +6,15 @@ import json
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from fedpeft.cli import gate
-from fedpeft.cli.options import AsJson, on_signals
+from fedpeft.cli.options import AsJson, complain, on_signals
+from fedpeft.errors import RunError
 from fedpeft.files import write_whole
 
 server = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", help=__doc__)
@@ -61,44 +62,66 @@ def up(
     Example: fedpeft server up fed simulations/keyboard.toml
     """
     from fedpeft.federation.deployed.server_folder import ServerFolder
-    from fedpeft.federation.deployed.supervisor import Supervisor
+    from fedpeft.federation.deployed.supervisor import Outcome, Supervisor
     from fedpeft.scenario import load_scenario
 
     supervisor = Supervisor(
         ServerFolder(folder), load_scenario(Path(scenario)), operator or folder / "operator", _stamped
     )
-    on_signals(supervisor.stop)
-    if not supervisor.run():
+    on_signals(supervisor.stop, supervisor.hurry)
+    outcome = supervisor.run()
+    if outcome is Outcome.STOPPED:
         _stamped("stopped; the same command resumes the run")
+    if outcome is Outcome.FAILED:
+        complain(supervisor.failure)
+        raise typer.Exit(1)
+
+
+@server.command()
+def drain(
+    folder: Annotated[Path, typer.Argument(help="What `fedpeft server init` made.")],
+    wait: Annotated[bool, typer.Option("--wait", help="Until it has ended.")] = False,
+) -> None:
+    """Let the round in progress finish and then end `server up`; the next `up` goes on with the next round.
+
+    Example: fedpeft server drain fed --wait
+    """
+    from fedpeft.federation.deployed.drain import Drain
+    from fedpeft.federation.deployed.server_folder import ServerFolder
+
+    server, console = ServerFolder(folder), _console()
+    if not server.runs:
+        raise RunError(f"server {server.path}", "not running", "one that `fedpeft server up` runs", "nothing to drain")
+    Drain(server.path).ask()
+    console.print("the round in progress is finished, then the server ends")
+    while wait and server.runs:
+        time.sleep(0.5)
 
 
 @server.command()
 def status(
-    folder: Annotated[Path, typer.Argument(help="What `fedpeft server init` made.")], as_json: AsJson = False
+    folder: Annotated[Path, typer.Argument(help="What `fedpeft server init` made.")],
+    as_json: AsJson = False,
+    prometheus: Annotated[bool, typer.Option("--prometheus", help="Print Prometheus' text format.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="End with 1 unless everything runs and answers.")] = False,
 ) -> None:
     """Say what runs, who is there, and what asks for somebody.
 
     Example: fedpeft server status fed --json
     """
+    from fedpeft.federation.deployed.exposition import exposition
     from fedpeft.federation.deployed.server_folder import ServerFolder
-    from fedpeft.federation.deployed.status import status_of
+    from fedpeft.federation.deployed.status import healthy, status_of
 
     found = status_of(ServerFolder(folder))
     if as_json:
         typer.echo(json.dumps(found))
-        return
-    console = _console()
-    online = "unknown" if found["clients"]["online"] is None else found["clients"]["online"]
-    console.print(f"{found['federation']} at {found['address']}: {', '.join(found['programs']) or 'not running'}")
-    console.print(f"clients: {found['clients']['enrolled']} enrolled, {online} online")
-    table = Table("Run", "Status", "Round", "Clients", "Burnt", "Bytes up", "Bytes down", box=None, pad_edge=False)
-    for run in found["runs"]:
-        round_ = f"{run['round']} of {run['rounds']}"
-        counts = (run[key] for key in ("contributors", "burnt", "bytes_up", "bytes_down"))
-        table.add_row(run["name"], run["status"], round_, *map(str, counts))
-    console.print(table)
-    for line in found["alerts"]:
-        console.print(f"alert: {line}")
+    elif prometheus:
+        typer.echo(exposition(found), nl=False)
+    else:
+        _show(found)
+    if check and not healthy(found):
+        raise typer.Exit(1)
 
 
 @server.command()
@@ -166,6 +189,39 @@ def clients(registry: gate.Registry, as_json: AsJson = False) -> None:
     for entry in entries:
         table.add_row(entry.client, entry.public.hex()[:12], _day(entry.expiry), "revoked" if entry.revoked else "")
     Console().print(table)
+
+
+def _show(found: dict[str, Any]) -> None:
+    console, clients = _console(), found["clients"]
+    counts = {name: "unknown" if count is None else count for name, count in clients.items()}
+    expiring = "unknown" if clients["expiring"] is None else len(clients["expiring"])
+    running = ", ".join(found["programs"]) or "not running"
+    console.print(f"{found['federation']} at {found['address']}: {running}{' (draining)' if found['draining'] else ''}")
+    console.print(
+        f"clients: {counts['enrolled']} enrolled ({expiring} expiring), {counts['online']} online, "
+        f"{counts['revoked']} revoked, {counts['expired']} expired"
+    )
+    columns = (
+        "Run",
+        "Status",
+        "Round",
+        "Clients",
+        "Burnt",
+        "Rounds/h",
+        "Last, s ago",
+        "Bytes up",
+        "Bytes down",
+        "Privacy",
+    )
+    table = Table(*columns, box=None, pad_edge=False)
+    keys = ("contributors", "burnt", "rounds_per_hour", "last_round_age", "bytes_up", "bytes_down")
+    for run in found["runs"]:
+        cells = ["-" if run[key] is None else f"{run[key]:.12g}" for key in keys]
+        round_ = f"{run['round']} of {run['rounds']}"
+        table.add_row(run["name"], run["status"], round_, *cells, run["privacy"]["mechanism"])
+    console.print(table)
+    for alert in found["alerts"]:
+        console.print(f"alert: {alert['name']}: {alert['line']}", markup=False)
 
 
 def _console() -> Console:

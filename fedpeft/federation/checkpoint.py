@@ -11,7 +11,7 @@ from safetensors.numpy import save
 
 from fedpeft.adapters.schema import Vector
 from fedpeft.aggregation import State
-from fedpeft.errors import RunError
+from fedpeft.errors import FolderError
 from fedpeft.files import write_whole
 
 FILE = "checkpoint.safetensors"
@@ -55,7 +55,7 @@ class Checkpoint:
 
         Raises
         ------
-        RunError
+        FolderError
             When it is damaged or belongs to another scenario.
         """
         path = folder / FILE
@@ -66,11 +66,11 @@ class Checkpoint:
                 metadata = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (OSError, SafetensorError) as error:
-            raise RunError(f"checkpoint {path}", str(error), "a whole checkpoint", "start a new run") from error
+            raise FolderError(f"checkpoint {path}", str(error), "a whole checkpoint", "start a new run") from error
         if metadata.get("format") != _FORMAT or tensors.get("change", np.zeros(0)).shape != (size,):
-            raise RunError(f"checkpoint {path}", metadata.get("format"), f"{_FORMAT} of size {size}")
+            raise FolderError(f"checkpoint {path}", metadata.get("format"), f"{_FORMAT} of size {size}")
         if metadata.get("scenario") != scenario:
-            raise RunError(
+            raise FolderError(
                 f"checkpoint {path}", "another scenario", "the scenario the run began with", "start a new run"
             )
         change = tensors.pop("change")

@@ -16,7 +16,7 @@ from fedpeft.adapters.schema import Vector
 from fedpeft.device.edge.events import Contributed
 from fedpeft.errors import DataError, ProtocolError
 from fedpeft.federation.fleet import bonds
-from fedpeft.federation.locate import run_folder_of, scenario_of
+from fedpeft.federation.locate import config_of, run_folder_of, scenario_of
 from fedpeft.federation.messages import COHORT, Fact, facts, parcel, read_bounded, read_facts, read_named, read_request
 from fedpeft.federation.personal import keep_own, keep_personal, score_stranger
 from fedpeft.federation.plan import RoundPlan
@@ -28,8 +28,7 @@ from fedpeft.methods.attached import SHARED
 from fedpeft.secagg import Asked
 from fedpeft.secagg.pairwise import STAGES
 from fedpeft.secagg.pairwise.wire import ENTRY
-from fedpeft.secagg.trust.manifest import LIMIT
-from fedpeft.signing.signature import SIGNATURE
+from fedpeft.secagg.trust.invitation import LONGEST, Invitation
 
 STATES = "clients"
 _CLIENT, _IDENTITY, _PINNED, _DEVICE = "client", "identity", "pinned", "device"
@@ -68,7 +67,7 @@ def worker_of(context: Context) -> Worker:
     device = device_of(context.node_config)
     if device in _DEVICES:
         return _DEVICES[device]
-    return worker_at(str(scenario_of(context.run_config)), str(run_folder_of(context)), device)
+    return worker_at(str(scenario_of(config_of(context))), str(run_folder_of(context)), device)
 
 
 def device_of(node_config: Mapping[str, Any]) -> Device | None:
@@ -102,7 +101,7 @@ def client_app(mods: Iterable[Mod] = ()) -> ClientApp:
     message type       asks                                               answers
     ================== ================================================== =========================
     query.hello        who are you, and on what would you train?          name, digests, readiness
-    query.keys         here is a session's manifest; what are your keys?  certificate, run key, signature
+    query.keys         here is an invitation; what are your keys?         certificate, run key, signature
     query.meet         here are your peers' keys                          name
     train              one round                                          the protected update
     evaluate           score the global adapter on validation text        protected totals
@@ -138,8 +137,9 @@ def client_app(mods: Iterable[Mod] = ()) -> ClientApp:
     @app.query("keys")
     @_discreet
     def keys(message: Message, context: Context) -> Message:
-        manifest = read_bounded(message.content, SIGNATURE + LIMIT)
-        return Message(parcel(join(worker_of(context), _client(context), manifest)), reply_to=message)
+        invitation = Invitation.from_bytes(read_bounded(message.content, LONGEST))
+        own = join(worker_of(context), _client(context), invitation.manifest, invitation.revoked)
+        return Message(parcel(own), reply_to=message)
 
     @app.query("meet")
     @_discreet

@@ -17,7 +17,7 @@ from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
 from flwr.supercore.task_identity import TaskIdentity
 from google.protobuf.message import DecodeError
 
-from fedpeft.errors import LinkError
+from fedpeft.errors import VersionError
 
 CLIENT_RAISED = ErrorCode.CLIENT_APP_RAISED_EXCEPTION
 CLIENT_GONE = ErrorCode.UNKNOWN
@@ -34,11 +34,11 @@ def require_flower(found: str = "") -> None:
 
     Raises
     ------
-    LinkError
+    VersionError
     """
     found = found or version("flwr")
     if found.split(".")[:2] != FLOWER.split("."):
-        raise LinkError("flwr", found, f"{FLOWER}.x", f"pip install 'flwr>={FLOWER},<1.{int(FLOWER[2:]) + 1}'")
+        raise VersionError("flwr", found, f"{FLOWER}.x", f"pip install 'flwr>={FLOWER},<1.{int(FLOWER[2:]) + 1}'")
 
 
 def identify(run_id: int, node_id: int) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import platform
 import shutil
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -17,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fedpeft.errors import RunError
+from fedpeft.federation.locking import LOCK, hold, is_held
 from fedpeft.files import write_whole
 from fedpeft.scenario import Scenario
 
@@ -29,9 +28,8 @@ SCENARIO, RUN, METRICS, PEOPLE, SKIPPED, DATA, ENVIRONMENT = (
     "data.json",
     "environment.json",
 )
-_RESOLVED, _LOCK = "scenario.toml", ".lock"
-_TRIES = 4
-_DESCRIPTION = {SCENARIO, _RESOLVED, RUN, ENVIRONMENT, _LOCK}
+_RESOLVED = "scenario.toml"
+_DESCRIPTION = {SCENARIO, _RESOLVED, RUN, ENVIRONMENT, LOCK}
 _PACKAGES = (
     "fedpeft", "flwr", "torch", "transformers", "peft", "bitsandbytes", "onnxruntime", "cryptography", "numpy",
 )  # fmt: skip
@@ -78,27 +76,13 @@ class RunFolder:
         RunError
             When another process is writing this run.
         """
-        with (self.path / _LOCK).open("w") as file:
-            for left in reversed(range(_TRIES)):
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except OSError as error:
-                    if not left:
-                        raise RunError(
-                            f"run {self.path}", "in use", "a run that no other process is writing", "wait for it to end"
-                        ) from error
-                    time.sleep(0.05)  # somebody may only be looking: see in_use
+        refusal = RunError(f"run {self.path}", "in use", "a run that no other process is writing", "wait for it to end")
+        with hold(self.path, refusal):
             yield
 
     def in_use(self) -> bool:
         """Say whether a process holds the folder; the operating system lets go when it dies."""
-        with (self.path / _LOCK).open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except OSError:
-                return True
-            return False
+        return is_held(self.path)
 
     def write(self, name: str, value: Any) -> None:
         """Replace a JSON file."""

@@ -1,4 +1,4 @@
-"""The server's side of a secure session's ends: a signed manifest goes out, keys come back, all meet; all leave."""
+"""The server's side of a secure session's ends: an invitation goes out, keys come back, all meet; all leave."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
-from fedpeft.errors import ProtocolError, RunError
+from fedpeft.errors import ProtocolError
 from fedpeft.federation.cohort import Roll
 from fedpeft.federation.exchange import exchange
 from fedpeft.federation.messages import parcel, read_facts, read_parcel
@@ -16,10 +16,9 @@ from fedpeft.federation.watcher import Watcher
 from fedpeft.federation.worker import Worker
 from fedpeft.secagg import PlainServer, ServerEnd
 from fedpeft.secagg.pairwise import PairwiseServer
-from fedpeft.secagg.pairwise.ends import PairwiseServerEnd
-from fedpeft.secagg.pairwise.parameters import parameters
+from fedpeft.secagg.pairwise.ends import PairwiseServerEnd, flaw, require_cohort
 from fedpeft.secagg.pairwise.wire import ENTRY
-from fedpeft.secagg.trust import Manifest, Terms
+from fedpeft.secagg.trust import Invitation
 from fedpeft.signing.signature import public_bytes
 
 
@@ -52,9 +51,10 @@ def begin_session(
     """
     if keys is None:
         return PlainServer(), roll
-    signed = keys.session(worker, run)
+    listed = keys.revoked()
+    signed = keys.session(worker, run, listed.version)
     manifest = signed.open(public_bytes(keys.operator))
-    server = PairwiseServer(manifest, keys.server, keys.authority, keys.revoked)
+    server = PairwiseServer(manifest, keys.server, keys.authority, listed)
 
     def join(client: str, message: Message) -> None:
         server.join(client, read_parcel(message.content, ENTRY))
@@ -68,7 +68,7 @@ def begin_session(
         grid,
         "query.keys",
         roll.nodes,
-        dict.fromkeys(roll.clients, parcel(signed.to_bytes())),
+        dict.fromkeys(roll.clients, parcel(Invitation.of(signed, listed).to_bytes())),
         join,
         lambda done, total: watcher.stage("keys", done, total),
     )
@@ -85,10 +85,11 @@ def begin_session(
     )
     skipped |= told.failures
     ready = {client: node for client, node in roll.nodes.items() if client not in skipped}
-    error = _too_few(manifest, len(ready), next(iter(skipped.values()), "and no more"))
-    if error is not None:
-        raise error
-    return PairwiseServerEnd(server), replace(roll, nodes=ready, skipped=skipped)
+    for one in manifest.terms:
+        if one.purpose != PEOPLE_PURPOSE:  # no round waits for that one
+            found = f"{len(ready)} clients ({next(iter(skipped.values()), 'and no more')})"
+            require_cohort(manifest, one.purpose, min(len(ready), one.n_max), found)
+    return PairwiseServerEnd(server, keys.revoked), replace(roll, nodes=ready, skipped=skipped)
 
 
 def enough(worker: Worker, clients: int) -> bool:
@@ -97,30 +98,7 @@ def enough(worker: Worker, clients: int) -> bool:
     if not scenario.secure:
         return clients >= scenario.federation.minimum
     corrupt, dropout = scenario.channel.corrupt, scenario.vanishing
-    return not any(_flaw(one, clients, corrupt, dropout) for one in terms(worker, scenario))
-
-
-def _too_few(manifest: Manifest, ready: int, reason: str) -> RunError | None:
-    """Return why no cohort could be opened; better here than in the first round."""
-    for one in manifest.terms:
-        if one.purpose == PEOPLE_PURPOSE:
-            continue  # no round waits for it
-        flaw = _flaw(one, ready, manifest.corrupt, manifest.dropout)
-        if flaw is not None:
-            return RunError(f"secure session, {one.purpose}", f"{ready} clients ({reason})", flaw)
-    return None
-
-
-def _flaw(one: Terms, ready: int, corrupt: float, dropout: float) -> str | None:
-    """Return what is expected instead of so many clients; None when they will do."""
-    size = min(ready, one.n_max)
-    if size < one.n_min:
-        return f"at least {one.n_min} of {one.n_max}"
-    try:
-        parameters(size, corrupt, dropout)
-    except ProtocolError as error:
-        return f"a cohort that works; {error}"
-    return None
+    return not any(flaw(one, min(clients, one.n_max), corrupt, dropout) for one in terms(worker, scenario))
 
 
 def end_session(grid: Grid, worker: Worker, roll: Roll, watcher: Watcher) -> None:

@@ -135,7 +135,10 @@ class Rounds:
             The round's line of ``metrics.jsonl``.
         after : Checkpoint
         """
-        cohort = choose(self.roll.clients, self.scenario.asked, self.scenario.seed, "cohort", round_)
+        there, least = self.end.present(self.roll.clients), self.scenario.federation.minimum
+        if len(there) < least:
+            raise RunError(f"round {round_}", f"{len(there)} clients whose certificates hold", f"at least {least}")
+        cohort = choose(there, self.scenario.asked, self.scenario.seed, "cohort", round_)
         scale = self._scale(rows)
         codec = self.worker.train_codec(round_, scale)
         late = self.late(round_, cohort)
@@ -187,7 +190,7 @@ class Rounds:
 
     def validate(self, round_: int, change: Vector) -> dict[str, Any]:
         """Score a global change on the panel's validation text; without a panel or enough of it there is no score."""
-        panel = choose(self.roll.clients, self.scenario.federation.panel, self.scenario.seed, "panel")
+        panel = choose(self.end.present(self.roll.clients), self.scenario.federation.panel, self.scenario.seed, "panel")
         if not panel:
             return {"validation": None}
         got = self._collect("evaluate", f"validate {round_}", round_, change, panel, self.worker.tally_codec)

@@ -11,6 +11,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from fedpeft.adapters.schema import Vector
+from fedpeft.errors import FolderError
 from fedpeft.federation.client import worker_at
 from fedpeft.federation.cohort import Agreed, Roll, roll_call
 from fedpeft.federation.fleet import bonds
@@ -78,8 +79,15 @@ def federate(rounds: Rounds, afterwards: Callable[[Rounds, Vector], object] = la
 
 @contextmanager
 def attempt(worker: Worker, folder: RunFolder, engine: str, done: str) -> Iterator[None]:
-    """Write what an attempt at a run is, how long it took and how it ended; ``done`` when nothing went wrong."""
+    """Write what an attempt at a run is, how long it took and how it ended; ``done`` when nothing went wrong.
+
+    Raises
+    ------
+    FolderError
+        When the run began with another base.
+    """
     start = time.monotonic()
+    _same_base(worker, folder)
     folder.describe(worker.scenario, {**facts(worker), "engine": engine, "status": "running"})
     status = "interrupted"
     try:
@@ -88,6 +96,18 @@ def attempt(worker: Worker, folder: RunFolder, engine: str, done: str) -> Iterat
     finally:
         spent = folder.read(RUN, {}).get("seconds", 0.0) + time.monotonic() - start
         folder.update(seconds=round(spent, 3), status=status)
+
+
+def _same_base(worker: Worker, folder: RunFolder) -> None:
+    """Refuse to go on with another base than the run's: no client would answer, and its adapter fits the first one."""
+    began = folder.read(RUN, {}).get("base", {}).get("fingerprint", worker.base.fingerprint)
+    if began != worker.base.fingerprint:
+        raise FolderError(
+            f"base of run {folder.path.name}",
+            worker.base.fingerprint[:12],
+            f"{began[:12]}, with which it began",
+            "bring the base back, or give the scenario another name",
+        )
 
 
 def simulated_keys(worker: Worker, roll: Roll, folder: RunFolder) -> SessionKeys | None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from fedpeft.errors import ProtocolError
 from fedpeft.federation.personal import people_codec
 from fedpeft.federation.worker import Worker
-from fedpeft.files import write_private
+from fedpeft.files import write_durably
 from fedpeft.methods.attached import SHARED
 from fedpeft.scenario import Scenario
 from fedpeft.secagg.trust import Manifest, Revocations, SignedManifest, Terms
@@ -38,7 +38,12 @@ class SessionKeys:
         Signs requests; the manifest names it.
     counter : Path
         File with the number of the last session.
-    revoked : Revocations
+    revoked : callable
+        Returns the latest revocation list.
+    least : callable
+        The least number that the next session may have. A server's is the time in seconds: when its folder comes back
+        from an older backup the counter is behind what clients have seen, but the clock is not, because sessions are
+        rarer than seconds. Where the clock is behind, the counter counts.
     people : bool
         Whether people's scores are summed after the rounds: on a real server, where nobody may see one person's.
     """
@@ -48,20 +53,29 @@ class SessionKeys:
     operator: SigningKey
     server: SigningKey
     counter: Path
-    revoked: Revocations = field(default_factory=Revocations)
+    revoked: Callable[[], Revocations] = Revocations
+    least: Callable[[], float] = float
     people: bool = False
 
-    def session(self, worker: Worker, run: str) -> SignedManifest:
+    def session(self, worker: Worker, run: str, revocations: int = 0) -> SignedManifest:
         """Sign a manifest for what is left of a run; sessions are numbered, and clients never go back to one.
+
+        Parameters
+        ----------
+        worker : Worker
+        run : str
+            Its name.
+        revocations : int
+            Number of the revocation list with which it begins.
 
         Raises
         ------
         ProtocolError
             When the counter is damaged: to guess would let clients be led back to an earlier session.
         """
-        number = self._last() + 1
-        write_private(self.counter, str(number).encode())
-        return SignedManifest.of(self._manifest(worker, f"{run}/{number}"), self.operator)
+        number = max(self._last() + 1, int(self.least()))
+        write_durably(self.counter, str(number).encode())
+        return SignedManifest.of(self._manifest(worker, f"{run}/{number}", revocations), self.operator)
 
     def _last(self) -> int:
         if not self.counter.exists():
@@ -71,7 +85,7 @@ class SessionKeys:
             raise ProtocolError(f"session counter {self.counter}", text[:20], "a number", "write the last session's")
         return int(text)
 
-    def _manifest(self, worker: Worker, run: str) -> Manifest:
+    def _manifest(self, worker: Worker, run: str, revocations: int) -> Manifest:
         scenario = worker.scenario
         return Manifest(
             federation=self.federation,
@@ -83,6 +97,7 @@ class SessionKeys:
             dropout=scenario.vanishing,
             schema=worker.attached.schemas[SHARED].digest,
             scenario=scenario.digest,
+            revocations=revocations,
         )
 
 

@@ -1,6 +1,7 @@
 """A client's side of secure sessions: which manifest it has agreed to, and its end of the channel.
 
-On disk: the manifest of the latest session, and beside it a folder with that session's keys, named after the manifest.
+On disk: the manifest of the latest session, the latest revocation list, and beside them a folder with that session's
+keys, named after the manifest.
 The manifest is replaced at once and before anything else, so a client that is killed in between has either the old
 session or the new one, and in neither does it forget what it said in it.
 """
@@ -18,10 +19,10 @@ from fedpeft.methods.attached import SHARED
 from fedpeft.secagg import ClientEnd, PlainEnd
 from fedpeft.secagg.pairwise import FileLog, PairwiseClient
 from fedpeft.secagg.pairwise.ends import PairwiseEnd
-from fedpeft.secagg.trust import Identity, Manifest, Policy, SignedManifest
+from fedpeft.secagg.trust import Identity, Manifest, Policy, Revocations, SignedManifest
 from fedpeft.secagg.trust.enrolling import Pinned
 
-_SESSION, _MANIFEST = "session", "manifest"
+_SESSION, _MANIFEST, _REVOKED = "session", "manifest", "revoked"
 
 
 def end_of(worker: Worker, client: str) -> ClientEnd:
@@ -41,22 +42,35 @@ def end_of(worker: Worker, client: str) -> ClientEnd:
     return PairwiseEnd(_member(worker, client, signed, _policy(worker).accept(signed)))
 
 
-def join(worker: Worker, client: str, manifest: bytes) -> bytes:
+def join(worker: Worker, client: str, manifest: bytes, revoked: Revocations | None = None) -> bytes:
     """Agree to a session's manifest and return this client's keys for it.
+
+    Parameters
+    ----------
+    worker : Worker
+    client : str
+    manifest : bytes
+        With the operator's signature.
+    revoked : Revocations, optional
+        The list that the manifest names; without one nobody was ever revoked.
 
     Raises
     ------
     ProtocolError
-        When the manifest is not what this client's policy allows, or of an earlier session, or of one that is over.
+        When the manifest is not what this client's policy allows, or of an earlier session, or of one that is over; or
+        the list is not the authority's, not the one that the manifest names, or an earlier one than this client knows.
     """
     signed, agreed = SignedManifest.from_bytes(manifest), _agreed(worker, client)
-    accepted = _policy(worker).accept(signed)
+    accepted, listed = _policy(worker).accept(signed), revoked or Revocations()
+    if listed.version != accepted.revocations:
+        raise ProtocolError("revocation list", listed.version, f"{accepted.revocations}, as the manifest says")
     with agreed.exclusive():  # two processes must not agree to two sessions at once
         known = agreed.read(_MANIFEST)
         if known is not None and known != manifest:
             last = SignedManifest.from_bytes(known).open(_policy(worker).operator)
             if _number(accepted.run) <= _number(last.run):
                 raise ProtocolError("manifest run", accepted.run, f"a session after {last.run}")
+        _take(worker, agreed, listed)
         member = _member(worker, client, signed, accepted)
         if known != manifest:
             agreed.write(_MANIFEST, manifest)
@@ -64,6 +78,21 @@ def join(worker: Worker, client: str, manifest: bytes) -> bytes:
         elif _log(worker, client, accepted).read("peers") is None:
             raise ProtocolError("manifest run", accepted.run, "a session that is not over")
         return member.keys()
+
+
+def _take(worker: Worker, agreed: FileLog, listed: Revocations) -> None:
+    """Remember a revocation list, before the session in which it counts; never an earlier one than the last."""
+    policy, last = _policy(worker), _known(agreed)
+    listed.check(policy.authority, policy.federation)
+    if listed.version < last.version:
+        raise ProtocolError("revocation list", listed.version, f"{last.version} or a later one: lists never go back")
+    if listed != last:
+        agreed.write(_REVOKED, listed.to_bytes())
+
+
+def _known(agreed: FileLog) -> Revocations:
+    data = agreed.read(_REVOKED)
+    return Revocations() if data is None else Revocations.from_bytes(data)
 
 
 def leave(worker: Worker, client: str) -> None:
@@ -105,7 +134,8 @@ def _forget_others(worker: Worker, client: str, manifest: Manifest) -> None:
 def _member(worker: Worker, client: str, signed: SignedManifest, accepted: Manifest) -> PairwiseClient:
     own = worker.device.identity if worker.device else worker.states / client / IDENTITY
     identity = Identity.load(own)
-    return PairwiseClient(identity, _policy(worker), signed, _log(worker, client, accepted))
+    revoked = _known(_agreed(worker, client))
+    return PairwiseClient(identity, _policy(worker), signed, _log(worker, client, accepted), revoked)
 
 
 def _policy(worker: Worker) -> Policy:

@@ -91,8 +91,8 @@ class Worker:
         self.scenario = scenario
         self.states = states
         self.device, self.seat = device, seat if scenario.enrolled else None
-        text = StoredFederation(self.seat.store, device.client) if self.seat and device else None
-        self.fleet = Fleet(scenario, {device.client: device.kind} if device and device.kind else {}, text)
+        own = StoredFederation(self.seat.store, device.client) if self.seat and device else None
+        self.fleet = Fleet(scenario, own, {device.client: device.kind} if device and device.kind else {})
         self.newest: tuple[int, Vector] | None = None
         self.over = threading.Event()
         self.task, self.attached = self.fleet.reference.task, self.fleet.reference.attached
@@ -134,8 +134,8 @@ class Worker:
             if client not in self.client_ids:
                 raise DataError("client", client, "a client of the federation", nearest(client, self.client_ids))
             if self.seat:
-                return self.task.splits(client)
-            self._splits[client] = self.task.splits(client)
+                return self.fleet.splits(client)
+            self._splits[client] = self.fleet.splits(client)
         return self._splits[client]
 
     @contextmanager

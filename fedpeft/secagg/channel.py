@@ -7,6 +7,7 @@ simulations where nobody else runs the server.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -72,6 +73,9 @@ class Collection(Protocol):
 
 class ServerEnd(Protocol):
     """The server's end for a run."""
+
+    def present(self, clients: Sequence[str]) -> list[str]:
+        """Return who of some clients may still take part."""
 
     def collect(self, asked: Asked, ring: RingCodec, length: int) -> Collection:
         """Begin one sum of payloads of so many coordinates."""
@@ -157,6 +161,10 @@ class PlainCollection:
 
 class PlainServer:
     """No protection at all, on the server."""
+
+    def present(self, clients: Sequence[str]) -> list[str]:
+        """Return all: nobody has certificates here."""
+        return list(clients)
 
     def collect(self, asked: Asked, ring: RingCodec, length: int) -> PlainCollection:
         """Begin a sum."""

@@ -1,13 +1,21 @@
-"""Flower's own programs, kept running: what dies is started again, what a dead supervisor left is ended."""
+"""Flower's own programs, kept running: what dies is started again, what a dead supervisor left is ended.
+
+Every process that a supervisor starts, and whatever those start, carries the server's folder in its environment. So
+what a killed supervisor left behind is found whatever had been written down by then: there is no moment between the
+start of a program and a note of it in which kill -9 would lose one.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -17,8 +25,11 @@ from fedpeft.files import write_whole
 
 RUNNING = "programs.json"
 
+_MARK = "FEDPEFT_SERVER"
 _LONGEST_LOG = 16 << 20
 _SOUND = 60.0  # seconds after which a program counts as started well
+_KEPT = 20  # starts of a program that are remembered
+_GRACE = 10.0
 
 
 @dataclass
@@ -37,7 +48,7 @@ class Program:
     command: Sequence[str]
     home: Path
     process: subprocess.Popen[bytes] | None = None
-    starts: int = 0
+    starts: list[float] = field(default_factory=list)
     _since: float = 0.0
     _not_before: float = 0.0
     _backoff: Backoff = field(default_factory=lambda: Backoff(1.0, 30.0))
@@ -66,7 +77,7 @@ class Program:
     def stop(self) -> None:
         """End it and all that it started."""
         if self.process is not None:
-            end_process(self.process)
+            end_process(self.process, _GRACE)
             self.process = None
 
     def _start(self, now: float) -> None:
@@ -75,49 +86,98 @@ class Program:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(  # noqa: S603  (a fixed program with our own arguments)
                 list(self.command),
-                env=environment_at(self.home),
+                env=marked(self.home),
                 cwd=self.home,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
             )
-        self.starts += 1
+        self.starts = [*self.starts, time.time()][-_KEPT:]
         self._since = now
 
 
-def remember(home: Path, programs: Sequence[Program]) -> None:
-    """Write down which processes run, for whoever comes after."""
-    running = {p.name: _identity(p.process.pid) for p in programs if p.process is not None}
-    write_whole(home / RUNNING, json.dumps(running))
+def marked(home: Path) -> dict[str, str]:
+    """Return the environment of whatever a supervisor starts."""
+    return {**environment_at(home), _MARK: str(home)}
+
+
+def remember(home: Path, programs: Sequence[Program], further: Mapping[str, Sequence[float]]) -> None:
+    """Write down which processes run and when they were started, for whoever asks.
+
+    Parameters
+    ----------
+    home : Path
+    programs : sequence of Program
+    further : mapping
+        Starts of what others run.
+    """
+    known: dict[str, Any] = {name: {"starts": list(starts)} for name, starts in further.items()}
+    for program in programs:
+        pid = program.process.pid if program.process is not None else 0
+        known[program.name] = {"pid": pid, "born": _born(pid), "starts": program.starts}
+    write_whole(home / RUNNING, json.dumps(known))
 
 
 def running(home: Path) -> dict[str, int]:
     """Return the processes that were written down and still run, by name."""
+    return {name: found["pid"] for name, found in _known(home).items() if found.get("pid") and _lives(found)}
+
+
+def restarts(home: Path, since: float) -> dict[str, int]:
+    """Return how often each program was started since a moment; unix seconds."""
+    return {name: sum(start > since for start in found.get("starts", [])) for name, found in _known(home).items()}
+
+
+def leftovers(home: Path) -> list[psutil.Process]:
+    """Return the processes that some supervisor of this folder started, and theirs."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid != os.getpid() and process.environ().get(_MARK) == str(home):
+                found.append(process)
+        except (psutil.Error, OSError):
+            continue  # of somebody else, or gone
+    return found
+
+
+def end_leftovers(home: Path) -> int:
+    """End what a killed supervisor left running, and say how many processes that were."""
+    family = leftovers(home)
+    for process in family:
+        _ask(process, psutil.Process.terminate)
+    _, alive = psutil.wait_procs(family, timeout=_GRACE)
+    for process in alive:
+        _ask(process, psutil.Process.kill)
+    psutil.wait_procs(alive, timeout=_GRACE)
+    return len(family)
+
+
+def kill_all(home: Path) -> None:
+    """End at once all that was started; nothing is left when whoever started it goes."""
+    for process in leftovers(home):
+        _ask(process, psutil.Process.kill)
+
+
+def _ask(process: psutil.Process, what: Callable[[psutil.Process], None]) -> None:
+    with suppress(psutil.NoSuchProcess):
+        what(process)
+
+
+def _known(home: Path) -> dict[str, Any]:
     try:
         known = json.loads((home / RUNNING).read_text(encoding="utf-8"))
-        return {str(name): int(pid) for name, (pid, born) in known.items() if _identity(int(pid)) == [pid, born]}
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (OSError, ValueError):
         return {}
+    return {name: found for name, found in known.items() if isinstance(found, dict)} if isinstance(known, dict) else {}
 
 
-def end_leftovers(home: Path) -> list[str]:
-    """End what a killed supervisor left running; a process that only has the same number is left alone."""
-    ended = []
-    for name, pid in running(home).items():
-        parent = psutil.Process(pid)
-        family = [parent, *parent.children(recursive=True)]
-        for process in family:
-            process.terminate()
-        _, alive = psutil.wait_procs(family, timeout=10)
-        for process in alive:
-            process.kill()
-        ended.append(name)
-    return ended
+def _lives(found: Mapping[str, Any]) -> bool:
+    return bool(found.get("born")) and _born(int(found["pid"])) == found["born"]
 
 
-def _identity(pid: int) -> list[float]:
-    """Return a process's number and birth; numbers are used again."""
+def _born(pid: int) -> float:
+    """Return when a process began; numbers are used again."""
     try:
-        return [pid, psutil.Process(pid).create_time()]
+        return float(psutil.Process(pid).create_time()) if pid else 0.0
     except psutil.Error:
-        return [pid, 0.0]
+        return 0.0

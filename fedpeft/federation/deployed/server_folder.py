@@ -16,14 +16,18 @@
 from __future__ import annotations
 
 import secrets
+import time
 import tomllib
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from fedpeft.errors import RunError
+from fedpeft.errors import FolderError
 from fedpeft.federation.folder import to_toml
+from fedpeft.federation.locking import is_held
+from fedpeft.federation.node.address import is_address
 from fedpeft.federation.session_keys import SessionKeys
 from fedpeft.files import private_folder, write_private, write_whole
 from fedpeft.secagg.trust.enrolling import Pinned
@@ -45,6 +49,14 @@ class Settings(BaseModel):
     hosts: list[str] = Field([], description="Names under which devices reach it, in the certificate.")
     deadline: float = Field(600.0, gt=0, description="Seconds that a client has for one request.")
     gathering: float = Field(60.0, ge=0, description="Seconds to wait for all enrolled clients when a run begins.")
+    metrics: str = Field("", description="Where `server up` serves /metrics, as host:port; empty for nowhere.")
+
+    @field_validator("metrics")
+    @classmethod
+    def _an_address(cls, value: str) -> str:
+        if value and not is_address(value):
+            raise ValueError(f"expected host:port, such as 127.0.0.1:9464, found {value!r}")
+        return value
 
 
 class ServerFolder:
@@ -56,7 +68,7 @@ class ServerFolder:
 
     Raises
     ------
-    RunError
+    FolderError
         When there is no server, or its settings are wrong.
     """
 
@@ -66,7 +78,7 @@ class ServerFolder:
         self.ca, self.ca_key = self.path / TLS / CA, self.path / TLS / CA_KEY
         self.certificate, self.certificate_key = self.path / TLS / SERVER, self.path / TLS / SERVER_KEY
         self.flower = self.path / "flower"
-        self.secret = self.flower / "superexec.secret"
+        self.secret, self.database = self.flower / "superexec.secret", self.flower / "superlink.sqlite"
         self.settings = self._settings()
         self.pinned = Pinned.read(self.pinned_file)
 
@@ -76,6 +88,17 @@ class ServerFolder:
         # 0.0.0.0 is where to listen, not where to call.
         host = "127.0.0.1" if self.settings.listen in ("0.0.0.0", "::") else self.settings.listen  # noqa: S104
         return f"[{host}]:{self.settings.port}" if ":" in host else f"{host}:{self.settings.port}"
+
+    def own_secret(self) -> Path:
+        """Return the secret that Flower's programs share, which is made when there is none: after a restore, say."""
+        if not self.secret.is_file():
+            write_private(private_folder(self.flower) / self.secret.name, secrets.token_hex(_SECRET_BYTES).encode())
+        return self.secret
+
+    @property
+    def runs(self) -> bool:
+        """Whether a ``fedpeft server up`` runs it."""
+        return self.flower.is_dir() and is_held(self.flower)
 
     def run(self, name: str) -> Path:
         """Return the folder of a scenario's run."""
@@ -91,14 +114,15 @@ class ServerFolder:
         """
         held = read_key(operator / OPERATOR)
         if held.public_key().public_bytes_raw() != self.pinned.operator:
-            raise RunError(f"operator's key {operator / OPERATOR}", "another", f"the one in {self.pinned_file}")
+            raise FolderError(f"operator's key {operator / OPERATOR}", "another", f"the one in {self.pinned_file}")
         return SessionKeys(
             federation=self.pinned.federation,
             authority=self.pinned.authority,
             operator=held,
             server=own_key(self.path / "aggregator.pem"),
             counter=self.path / "sessions",
-            revoked=revoked(self.registry, self.pinned),
+            revoked=partial(revoked, self.registry, self.pinned),
+            least=time.time,
         )
 
     def _settings(self) -> Settings:
@@ -106,11 +130,13 @@ class ServerFolder:
         try:
             return Settings(**tomllib.loads(path.read_text(encoding="utf-8")))
         except FileNotFoundError as error:
-            raise RunError("server", str(self.path), f"a folder with {SETTINGS}", "`fedpeft server init`") from error
+            raise FolderError("server", str(self.path), f"a folder with {SETTINGS}", "`fedpeft server init`") from error
         except (OSError, ValueError, ValidationError) as error:
             line = error.errors()[0] if isinstance(error, ValidationError) else None
             found = f"{'.'.join(map(str, line['loc']))}: {line['msg']}" if line else str(error)
-            raise RunError(f"settings {path}", found, "listen, port, hosts, deadline and gathering") from error
+            raise FolderError(
+                f"settings {path}", found, "listen, port, hosts, deadline, gathering and metrics"
+            ) from error
 
 
 def found_server(
@@ -142,6 +168,7 @@ def found_server(
     pinned = found_federation(folder, federation, operator)
     make_certificates(folder / TLS, federation, [*hosts, *([] if listen in ("0.0.0.0", "::") else [listen])])  # noqa: S104
     write_whole(folder / PINNED, pinned.to_json())
-    write_private(private_folder(folder / "flower") / "superexec.secret", secrets.token_hex(_SECRET_BYTES).encode())
     write_whole(folder / SETTINGS, to_toml(settings.model_dump()))
-    return ServerFolder(folder)
+    made = ServerFolder(folder)
+    made.own_secret()
+    return made

@@ -11,6 +11,8 @@ from flwr.serverapp import Grid, ServerApp
 from fedpeft.federation.checkpoint import Checkpoint
 from fedpeft.federation.client import worker_at
 from fedpeft.federation.deployed.attendance import Attendance
+from fedpeft.federation.deployed.drain import Drain, UntilDrained
+from fedpeft.federation.deployed.ending import told
 from fedpeft.federation.deployed.handing_out import hand_out
 from fedpeft.federation.deployed.link_grid import LinkGrid
 from fedpeft.federation.deployed.server_folder import ServerFolder
@@ -19,7 +21,6 @@ from fedpeft.federation.people import sum_people
 from fedpeft.federation.rounds import Rounds
 from fedpeft.federation.server import attempt, federate
 from fedpeft.federation.session_keys import SessionKeys
-from fedpeft.federation.watcher import Silent
 from fedpeft.federation.worker import Worker
 
 ENGINE, FINISHED = "deployed", "finished"
@@ -34,9 +35,9 @@ def deployed_app() -> ServerApp:
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
-        server = ServerFolder(Path(str(context.run_config[SERVER_FOLDER])))
         run = RunFolder(Path(str(context.run_config[RUN_FOLDER])))
-        with run.lock():
+        with run.lock(), told(run, context.run_id):
+            server = ServerFolder(Path(str(context.run_config[SERVER_FOLDER])))
             worker = worker_at(str(run.path / SCENARIO), str(run.path))
             with attempt(worker, run, ENGINE, FINISHED):
                 conduct_deployed(grid, worker, run, server, Path(str(context.run_config[OPERATOR_FOLDER])))
@@ -57,19 +58,25 @@ def conduct_deployed(grid: Grid, worker: Worker, run: RunFolder, server: ServerF
     server : ServerFolder
     operator : Path
         Folder of the operator's key.
+
+    Raises
+    ------
+    Drained
+        When nothing new is to begin.
     """
-    link, watcher = LinkGrid(grid, patience(worker, server)), Silent()
+    drain = Drain(server.path)
+    link, watcher = LinkGrid(grid, patience(worker, server)), UntilDrained(drain)
 
     def keys() -> SessionKeys | None:
         return replace(server.keys(operator), people=True) if worker.scenario.secure else None
 
-    attendance = Attendance(link, worker, server.registry, keys, run.path.name, watcher)
+    attendance = Attendance(link, worker, server.registry, keys, run.path.name, watcher, drain.heed)
     point = Checkpoint.read(run.path, worker.scenario.digest, worker.size)
     end, roll = attendance.begin(point.round if point else 0, attendance.gather(server.settings.gathering))
     rounds = Rounds(link, worker, roll, end, run, watcher, renewed=attendance.renewed)
     change = federate(rounds, sum_people)
     if worker.scenario.enrolled:
-        hand_out(LinkGrid(grid, min(_HANDING_OUT, patience(worker, server))), rounds, change)
+        hand_out(LinkGrid(grid, min(_HANDING_OUT, server.settings.deadline)), rounds, change)
 
 
 def patience(worker: Worker, server: ServerFolder) -> float:

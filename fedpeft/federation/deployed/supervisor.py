@@ -2,44 +2,60 @@
 
 The run is submitted whenever it is neither finished nor held by a living ServerApp; a ServerApp that begins goes on at
 the last finished round of the run's folder. What has died is known by the lock on that folder, at once, not by a
-heartbeat's silence.
+heartbeat's silence. Why a ServerApp ended is known by what it wrote (``ending``): what time can mend is tried again,
+later and later; what it cannot mend ends the server with that one line.
 """
 
 from __future__ import annotations
 
-import fcntl
-import json
-import subprocess
+import errno
+import shutil
+import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from enum import Enum
+from functools import partial
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
 from fedpeft.backoff import Backoff
 from fedpeft.errors import FedpeftError, LinkError, RunError
+from fedpeft.federation.deployed import commands
 from fedpeft.federation.deployed.admission import admit, registry_changed
-from fedpeft.federation.deployed.programs import Program, end_leftovers, remember
+from fedpeft.federation.deployed.drain import Drain
+from fedpeft.federation.deployed.ending import Ending
+from fedpeft.federation.deployed.exposition import exposed
+from fedpeft.federation.deployed.programs import end_leftovers, kill_all, remember
 from fedpeft.federation.deployed.server_folder import ServerFolder
 from fedpeft.federation.deployed.serverapp import FINISHED, OPERATOR_FOLDER, RUN_FOLDER, SERVER_FOLDER
-from fedpeft.federation.flower_app import write_app
+from fedpeft.federation.deployed.status import status_of
+from fedpeft.federation.deployed.submission import Submission
 from fedpeft.federation.flower_control import ControlLine
 from fedpeft.federation.flower_link import trusting
-from fedpeft.federation.folder import RUN, SCENARIO, RunFolder
+from fedpeft.federation.folder import METRICS, RUN, SCENARIO, RunFolder
+from fedpeft.federation.locking import hold
 from fedpeft.federation.people import require_summable
-from fedpeft.federation.superlink import environment_at
-from fedpeft.files import write_whole
 from fedpeft.scenario import Scenario, load_scenario
 
-_NAME = "own"
-_APP = ("fedpeft.federation.deployed.serverapp", "deployed_app")
-_RUN_ID = "run-id"
-_PULSE, _ADMISSION = 0.5, 60.0
+LEAST_ROOM = 32 << 20
+"""Bytes that must be free before a run is submitted: the database, a checkpoint and logs grow while it runs."""
+
+_PULSE, _ADMISSION, _AGAIN = 0.5, 60.0, 5.0
 # From submission to a ServerApp that holds the run's folder: Flower's polls, Python, torch and the base. Twice as long
 # after each time that it was not enough: a machine that is too busy to start one must not be made to start others.
 _STARTING, _LONGEST = 180.0, 3600.0
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class Outcome(Enum):
+    """How a server's work on a run ended."""
+
+    FINISHED = "finished"
+    DRAINED = "drained"
+    STOPPED = "stopped"
+    FAILED = "failed"
 
 
 class Supervisor:
@@ -54,6 +70,11 @@ class Supervisor:
     hear : callable
         Told, in one line each, what happens.
 
+    Attributes
+    ----------
+    failure : str
+        Why the run cannot go on before somebody has mended something; empty while it can.
+
     Raises
     ------
     FedpeftError
@@ -67,13 +88,15 @@ class Supervisor:
             raise RunError("seeds", scenario.seeds, "one seed", "a deployed run has one: use `seed`")
         require_summable(scenario)
         self._server, self._hear = server, hear
-        self._operator = operator.resolve()
+        operator = operator.resolve()
         if scenario.secure:
-            server.keys(self._operator)
-        self.run_folder = self._describe(scenario)
+            server.keys(operator)
+        self.run_folder, self.failure = self._describe(scenario), ""
+        self._drain = Drain(server.path)
         self._stopping = threading.Event()
-        self._superlink = Program("superlink", self._superlink_command(), server.flower)
-        self._superexec = Program("superexec", self._superexec_command(), server.flower)
+        self._programs = (commands.superlink(server), commands.superexec(server))
+        config = {SERVER_FOLDER: server.path, RUN_FOLDER: self.run_folder.path, OPERATOR_FOLDER: operator}
+        self._submission = Submission(server, {key: str(path) for key, path in config.items()})
         self._trust = trusting(server.ca)
         # When the run was submitted, until a ServerApp holds its folder; None when one does or did.
         self._submitted: float | None = None
@@ -81,60 +104,85 @@ class Supervisor:
         self._not_before, self._backoff = 0.0, Backoff(2.0, 120.0)
         self._rounds = 0
         self._changed, self._admission = -1, 0.0
+        self._full = False
 
     def stop(self) -> None:
         """End; may be called from a signal handler or another thread. The run can be resumed."""
         self._stopping.set()
 
-    def run(self) -> bool:
-        """Keep everything alive until the run is finished, or :meth:`stop`.
+    def hurry(self) -> None:
+        """End now, from a signal handler: what would have been waited for is killed, and nothing is left."""
+        self._stopping.set()
+        kill_all(self._server.flower)
 
-        Returns
-        -------
-        bool
-            Whether the run is finished.
+    def run(self) -> Outcome:
+        """Keep everything alive until the run is finished, or cannot go on, or :meth:`stop`, or a drain.
 
         Raises
         ------
         RunError
-            When another process supervises this folder.
+            When another process supervises this folder, or something else listens on the server's port.
         """
-        programs = (self._superlink, self._superexec)
-        with self._lock():
-            for name in end_leftovers(self._server.flower):
-                self._hear(f"{name} was left behind; it was ended")
-            self._configure()
-            control = ControlLine(self._server.address, self._server.ca)
+        server = self._server
+        with hold(server.flower, RunError(f"server {server.path}", "in use", "one that no other process runs")):
+            left = end_leftovers(server.flower)
+            if left:
+                self._hear(f"{left} processes were left behind; they were ended")
+            self._drain.clear()
+            _require_free(server.settings.listen, server.settings.port)
+            control = ControlLine(server.address, server.ca)
             try:
-                while not self._stopping.is_set():
-                    self._keep(programs)
-                    if self._finished():
-                        self._hear(f"run {self.run_folder.path.name} is finished: {self.run_folder.path}")
-                        return True
-                    if self._healthy():
-                        self._admit(control)
-                        self._drive(control)
-                    self._stopping.wait(_PULSE)
+                with exposed(server.settings.metrics, partial(status_of, server)):
+                    return self._supervise(control)
             finally:
                 control.close()
                 # Executors first: a ServerApp that is asked to stop tells the SuperLink so.
-                for program in reversed(programs):
+                for program in reversed(self._programs):
                     program.stop()
-                remember(self._server.flower, programs)
-        return False
+                end_leftovers(server.flower)
+                self._spared(self._remember)
 
-    def _keep(self, programs: tuple[Program, ...]) -> None:
-        before = [program.process for program in programs]
-        for program in programs:
-            # An executor that finds no SuperLink only waits for it.
+    def _supervise(self, control: ControlLine) -> Outcome:
+        self._spared(self._submission.connect)
+        while not self._stopping.is_set():
+            ended = self._ended()
+            if ended is not None:
+                return ended
+            self._spared(lambda: self._pulse(control))
+            self._stopping.wait(_PULSE)
+        return Outcome.STOPPED
+
+    def _ended(self) -> Outcome | None:
+        """Say how the work has ended, if it has."""
+        if self.run_folder.in_use():
+            return None
+        name, done = self.run_folder.path.name, self._finished_rounds()
+        if self.run_folder.read(RUN, {}).get("status") == FINISHED:
+            self._hear(f"run {name} is finished: {self.run_folder.path}")
+            return Outcome.FINISHED
+        if self._drain.asked:
+            self._progress()
+            self._hear(f"run {name} is drained after round {done}; `fedpeft server up` goes on with the next")
+            return Outcome.DRAINED
+        if self.failure:
+            return Outcome.FAILED
+        return None
+
+    def _pulse(self, control: ControlLine) -> None:
+        before = [program.process for program in self._programs]
+        for program in self._programs:
             said = program.keep()
             if said:
                 self._hear(said)
-        if [program.process for program in programs] != before:
-            remember(self._server.flower, programs)
+        if [program.process for program in self._programs] != before:
+            self._remember()
+        room = self._room()
+        if self._healthy():
+            self._admit(control)
+            self._drive(control, room)
 
-    def _finished(self) -> bool:
-        return self.run_folder.read(RUN, {}).get("status") == FINISHED and not self.run_folder.in_use()
+    def _remember(self) -> None:
+        remember(self._server.flower, self._programs, {"serverapp": self._submission.starts})
 
     def _admit(self, control: ControlLine) -> None:
         """Tell the SuperLink of the registry when that has changed, and now and then: certificates expire."""
@@ -144,45 +192,55 @@ class Supervisor:
         try:
             for line in admit(control, self._server.registry):
                 self._hear(line)
-            self._changed, self._admission = changed, time.monotonic() + _ADMISSION
+            self._admission = time.monotonic() + _ADMISSION
         except FedpeftError as error:
             self._hear(str(error))
+            self._admission = time.monotonic() + _AGAIN
+        self._changed = changed
 
-    def _drive(self, control: ControlLine) -> None:
-        """Submit the run when nobody works on it."""
+    def _drive(self, control: ControlLine, room: bool) -> None:
+        """Submit the run when nobody works on it and there is room for what it writes."""
         now = time.monotonic()
         if self.run_folder.in_use():
             self._progress()
             self._held, self._submitted, self._starting = True, None, _STARTING
             return
-        if self._held:
-            self._held, self._not_before = False, now + self._backoff.next()
-            self._hear(f"the ServerApp is gone ({self._reason()}); the run is resumed")
+        ending = Ending.read(self.run_folder)
+        said = ending is not None and ending.submission == self._submission.number
+        if self._held or (said and self._submitted is not None):
+            self._lose(ending if said else None)
+            return
         starting = self._submitted is not None and now - self._submitted < self._starting
-        if starting or now < self._not_before:
+        if starting or now < self._not_before or self._drain.asked or not room:
             return
         if self._submitted is not None:
             self._hear(f"no ServerApp in {self._starting:.0f} s; the run is submitted again")
             self._starting, self._submitted = min(_LONGEST, 2 * self._starting), None
         try:
-            self._forsake(control)
-            self._submit()
-            self._submitted = time.monotonic()
+            self._submission.forsake(control)
+            number = self._submission.submit()
         except (RunError, LinkError) as error:
             self._not_before = time.monotonic() + self._backoff.next()
             self._hear(str(error))
+            return
+        self._submitted = time.monotonic()
+        self._hear(f"the run is submitted as {number}: {self.run_folder.path}")
+        self._remember()
 
-    def _forsake(self, control: ControlLine) -> None:
-        """End the SuperLink's run of the ServerApp that is gone: it would keep nodes busy until it is missed."""
-        last = self._server.flower / _RUN_ID
-        if last.exists():
-            text = last.read_text(encoding="ascii", errors="replace")
-            if text.isascii() and text.isdigit():
-                control.stop_run(int(text))
-            last.unlink()
+    def _lose(self, ending: Ending | None) -> None:
+        """Go on after a ServerApp, or not."""
+        self._progress()
+        self._held, self._submitted = False, None
+        reason = ending.reason if ending is not None else "it was killed"
+        if ending is not None and ending.permanent:
+            self.failure = reason
+            return
+        if reason and not self._drain.asked:
+            self._not_before = time.monotonic() + self._backoff.next()
+            self._hear(f"the ServerApp is gone ({reason}); the run is resumed")
 
     def _progress(self) -> None:
-        rows = self.run_folder.lines("metrics.jsonl")
+        rows = self.run_folder.lines(METRICS)
         if len(rows) > self._rounds:
             self._rounds = len(rows)
             self._backoff.reset()
@@ -190,38 +248,34 @@ class Supervisor:
             burnt = f", burnt: {last.get('reason')}" if last.get("burnt") else ""
             self._hear(f"round {last['round']} is finished with {last.get('contributors', 0)} clients{burnt}")
 
-    def _reason(self) -> str:
-        """Return the last error in the executor's log: that is where a ServerApp's words go."""
-        lines = self._superexec.log.read_text(encoding="utf-8", errors="replace").splitlines()[-200:]
-        errors = [line.strip() for line in lines if "fedpeft.errors." in line or "Error:" in line]
-        return errors[-1][-240:] if errors else "it was killed"
+    def _finished_rounds(self) -> int:
+        rows = self.run_folder.lines(METRICS)
+        return int(rows[-1]["round"]) if rows else 0
 
-    def _submit(self) -> None:
-        config = {
-            SERVER_FOLDER: str(self._server.path),
-            RUN_FOLDER: str(self.run_folder.path),
-            OPERATOR_FOLDER: str(self._operator),
-        }
-        home = self._server.flower
-        file = home / "run.toml"
-        file.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in config.items()))
-        app = write_app(home / "app", "deployed", _APP, list(config))
-        command = ["flwr", "run", str(app), _NAME, "--run-config", str(file), "--format", "json"]
+    def _room(self) -> bool:
+        """Say whether the disk has room for another attempt."""
+        free = shutil.disk_usage(self._server.path).free
+        if free < LEAST_ROOM:
+            self._wait_for_room(f"{free >> 20} MB free under {self._server.path}")
+            return False
+        if self._full:
+            self._full = False
+            self._hear("disk: there is room again")
+        return True
+
+    def _wait_for_room(self, found: str) -> None:
+        if not self._full:
+            self._full = True
+            self._hear(f"disk: {found}, expected {LEAST_ROOM >> 20} MB; nothing new begins before there is room")
+
+    def _spared(self, work: Callable[[], None]) -> None:
+        """Do something that a full disk may keep from being done; it is tried again when there is room."""
         try:
-            done = subprocess.run(  # noqa: S603
-                command, env=environment_at(home), cwd=home, capture_output=True, text=True, timeout=120, check=False
-            )
-        except subprocess.TimeoutExpired as error:
-            raise RunError("flwr run", "no answer in 120 s", "a run that is accepted") from error
-        if done.returncode:
-            said = " ".join((done.stdout + done.stderr).split())[-240:]
-            raise RunError("flwr run", said, "a run that is accepted")
-        try:
-            run = int(json.loads(done.stdout[done.stdout.index("{") :])["run-id"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise RunError("flwr run", done.stdout[-200:], "JSON with a run-id") from error
-        write_whole(home / _RUN_ID, str(run))
-        self._hear(f"the run is submitted as {run}: {self.run_folder.path}")
+            work()
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            self._wait_for_room(f"no room to write {error.filename or 'a file'}")
 
     def _healthy(self) -> bool:
         try:
@@ -243,36 +297,20 @@ class Supervisor:
         folder.write(SCENARIO, scenario.model_dump(mode="json"))
         return folder
 
-    def _configure(self) -> None:
-        connection = {"address": self._server.address, "root-certificates": str(self._server.ca)}
-        lines = "".join(f"{key} = {json.dumps(value)}\n" for key, value in connection.items())
-        text = f'[superlink]\ndefault = "{_NAME}"\n\n[superlink.{_NAME}]\n{lines}'
-        (self._server.flower / "config.toml").write_text(text)
 
-    def _superlink_command(self) -> list[str]:
-        server, settings = self._server, self._server.settings
-        if not server.secret.is_file():
-            raise RunError(f"secret {server.secret}", "missing", "what `fedpeft server init` made")
-        return [
-            *("flower-superlink", "--isolation", "process", "--enable-supernode-auth"),
-            *("--disable-runtime-dependency-installation", "--database", str(server.flower / "superlink.sqlite")),
-            *("--ssl-ca-certfile", str(server.ca), "--ssl-certfile", str(server.certificate)),
-            *("--ssl-keyfile", str(server.certificate_key), "--superexec-auth-secret-file", str(server.secret)),
-            *("--host", settings.listen, "--port", str(settings.port)),
-        ]
+def _require_free(host: str, port: int) -> None:
+    """Refuse a port that somebody else has: the SuperLink would be started again for ever.
 
-    def _superexec_command(self) -> list[str]:
-        server = self._server
-        return [
-            *("flower-superexec", "--runtime-api-address", server.address, "--root-certificates", str(server.ca)),
-            *("--superexec-auth-secret-file", str(server.secret)),
-        ]
-
-    @contextmanager
-    def _lock(self) -> Iterator[None]:
-        with (self._server.flower / ".lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise RunError(f"server {self._server.path}", "in use", "one that no other process runs") from error
-            yield
+    Raises
+    ------
+    RunError
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise RunError(
+                f"address {host}:{port}", error.strerror, "one that is free", "see `listen` and `port` in server.toml"
+            ) from error

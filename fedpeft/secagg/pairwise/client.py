@@ -95,7 +95,14 @@ class PairwiseClient:
             self._revoked = revoked
 
     def keys(self) -> bytes:
-        """Return this client's entry of the directory, the same whenever it is asked in a run."""
+        """Return this client's entry of the directory, the same whenever it is asked in a run.
+
+        Raises
+        ------
+        ProtocolError
+            When this client was revoked: nobody would take its keys.
+        """
+        self._identity.certificate.check_current(self.client, 0.0, self._revoked)
         with self._log.exclusive():
             peers = self._peers() or self._keep(Peers.alone(self.client, self.manifest))
             return Entry.of(self._identity, peers.own, self.manifest).to_bytes()

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedpeft.codecs.ring import Ring, RingCodec
-from fedpeft.errors import ProtocolError
+from fedpeft.errors import ProtocolError, RunError
 from fedpeft.secagg.channel import Asked
 from fedpeft.secagg.pairwise.client import PairwiseClient
+from fedpeft.secagg.pairwise.parameters import parameters
 from fedpeft.secagg.pairwise.round import PairwiseRound
 from fedpeft.secagg.pairwise.server import PairwiseServer
 from fedpeft.secagg.pairwise.wire import contribution_length
+from fedpeft.secagg.trust.certificate import Revocations
+from fedpeft.secagg.trust.manifest import Manifest, Terms
 
 
 @dataclass(frozen=True)
@@ -43,9 +47,12 @@ class PairwiseCollection:
     Parameters
     ----------
     round : PairwiseRound
+    admit : callable
+        Refuses a client whose certificate does not hold any more.
     """
 
     round: PairwiseRound
+    admit: Callable[[str], None] = lambda client: None
 
     @property
     def length(self) -> int:
@@ -53,7 +60,8 @@ class PairwiseCollection:
         return contribution_length(self.round.context)
 
     def add(self, client: str, data: bytes) -> None:
-        """Take a contribution."""
+        """Take a contribution of somebody whose certificate holds."""
+        self.admit(client)
         self.round.add(client, data)
 
     def requests(self) -> tuple[str, dict[str, bytes]] | None:
@@ -77,21 +85,66 @@ class PairwiseServerEnd:
     Parameters
     ----------
     server : PairwiseServer
+    revoked : callable
+        Returns the latest revocation list; who is put on it is shut out at once, not only of the next session.
     """
 
     server: PairwiseServer
+    revoked: Callable[[], Revocations] = Revocations
+
+    def present(self, clients: Sequence[str]) -> list[str]:
+        """Return those whose certificates hold."""
+        return [client for client in clients if self._holds(client)]
 
     def collect(self, asked: Asked, ring: RingCodec, length: int) -> PairwiseCollection:
         """Begin a sum.
 
         Raises
         ------
+        RunError
+            When so many have gone that no cohort is left; a new session may have enough again.
         ProtocolError
             When the manifest speaks of another length or ring.
         """
+        size = len(asked.cohort)
+        require_cohort(self.server.manifest, asked.purpose, size, f"{size} clients whose certificates hold")
         opened = self.server.open_round(asked.round, asked.purpose, asked.model, asked.cohort)
         terms = opened.context.terms
         if (opened.context.length, terms.bits, terms.levels) != (length, ring.bits, ring.levels):
             found = f"{opened.context.length} coordinates of {terms.bits} bits"
             raise ProtocolError(f"manifest {asked.purpose}", found, f"{length} of {ring.bits}")
-        return PairwiseCollection(opened)
+        return PairwiseCollection(opened, self._admit)
+
+    def _admit(self, client: str) -> None:
+        self.server.revoke(self.revoked())
+        self.server.require_current(client)
+
+    def _holds(self, client: str) -> bool:
+        try:
+            self._admit(client)
+        except ProtocolError:
+            return False
+        return True
+
+
+def require_cohort(manifest: Manifest, purpose: str, size: int, found: str) -> None:
+    """Refuse a cohort that could not be opened, or not without those who may vanish; there may be more of them later.
+
+    Raises
+    ------
+    RunError
+    """
+    wrong = flaw(manifest.of(purpose), size, manifest.corrupt, manifest.dropout)
+    if wrong is not None:
+        raise RunError(f"secure session, {purpose}", found, wrong)
+
+
+def flaw(terms: Terms, size: int, corrupt: float, dropout: float) -> str | None:
+    """Return what is expected instead of a cohort of so many; None when it will do."""
+    if size < terms.n_min:
+        return f"at least {terms.n_min} of {terms.n_max}"
+    try:
+        parameters(size, corrupt, dropout)
+    except ProtocolError as error:
+        return f"a cohort that works; {error}"
+    return None

@@ -14,7 +14,7 @@ from threading import RLock
 from typing import Protocol
 
 from fedpeft.errors import ProtocolError
-from fedpeft.files import private_folder, write_private
+from fedpeft.files import private_folder, write_durably
 from fedpeft.signing.keyfile import require_private
 
 
@@ -103,13 +103,8 @@ class FileLog:
             raise ProtocolError(f"round log {path}", error.strerror, "a file that can be read") from error
 
     def write(self, name: str, content: bytes) -> None:
-        """Replace an entry; file and folder are fsynced, so that not even a power cut brings the old one back."""
-        write_private(self._folder / name, content)
-        descriptor = os.open(self._folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        """Replace an entry for good."""
+        write_durably(self._folder / name, content)
 
     def clear(self) -> None:
         """Delete everything; ``peers`` before ``round``, so that no keys are left without what was said with them."""

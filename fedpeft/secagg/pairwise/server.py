@@ -40,14 +40,35 @@ class PairwiseServer:
         if manifest.server != public_bytes(key).hex():
             raise ProtocolError("manifest server", manifest.server[:16], "this server's public key")
         self.manifest, self._key, self._authority, self._clock = manifest, key, authority, clock
-        self._revoked = revoked or Revocations()
-        self._revoked.check(authority, manifest.federation)
+        self._revoked = Revocations()
+        self.revoke(revoked or Revocations())
         self._entries: dict[str, Entry] = {}
 
     @property
     def joined(self) -> frozenset[str]:
         """The clients whose keys were accepted."""
         return frozenset(self._entries)
+
+    def revoke(self, revoked: Revocations) -> None:
+        """Take a revocation list; an older one than the last is left aside.
+
+        Raises
+        ------
+        ProtocolError
+            When the authority did not sign it.
+        """
+        revoked.check(self._authority, self.manifest.federation)
+        if revoked.version >= self._revoked.version:
+            self._revoked = revoked
+
+    def require_current(self, client: str) -> None:
+        """Refuse somebody whose certificate has expired or was revoked since they joined.
+
+        Raises
+        ------
+        ProtocolError
+        """
+        self._entry(client).certificate.check_current(client, self._clock(), self._revoked)
 
     def join(self, client: str, keys: bytes) -> None:
         """Take a client's keys.

@@ -2,6 +2,7 @@
 
 from fedpeft.secagg.trust.certificate import Authority, Certificate, Enrolment, Revocations
 from fedpeft.secagg.trust.identity import Identity
+from fedpeft.secagg.trust.invitation import Invitation
 from fedpeft.secagg.trust.manifest import Manifest, SignedManifest, Terms
 from fedpeft.secagg.trust.policy import Policy
 
@@ -10,6 +11,7 @@ __all__ = [
     "Certificate",
     "Enrolment",
     "Identity",
+    "Invitation",
     "Manifest",
     "Policy",
     "Revocations",

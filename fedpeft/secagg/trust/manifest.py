@@ -74,6 +74,8 @@ class Manifest:
         Largest weight of a client.
     scales, schema, scenario, privacy : str
         Digests of the codec's scales, the adapter's schema, the scenario and the privacy parameters; may be empty.
+    revocations : int
+        The number of the revocation list that is in force.
     """
 
     federation: str
@@ -88,9 +90,11 @@ class Manifest:
     schema: str = ""
     scenario: str = ""
     privacy: str = ""
+    revocations: int = 0
 
     def __post_init__(self) -> None:
         _require("rounds", self.rounds, 0 < self.rounds < 2**31, "between 1 and 2^31")
+        _require("revocations", self.revocations, 0 <= self.revocations < 2**31, "between 0 and 2^31")
         for name in ("corrupt", "dropout"):
             _require(name, getattr(self, name), 0.0 <= getattr(self, name) < 0.5, "a share in [0, 0.5)")
         names = [terms.purpose for terms in self.terms]

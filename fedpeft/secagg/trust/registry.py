@@ -13,9 +13,10 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
-from fedpeft.errors import ProtocolError, nearest
+from fedpeft.errors import ProtocolError, RunError, nearest
 from fedpeft.files import write_private, write_whole
 from fedpeft.secagg.trust.certificate import Authority, Certificate, Enrolment, Revocations
 from fedpeft.secagg.trust.enrolling import Pinned
@@ -34,6 +35,9 @@ CREATE TABLE IF NOT EXISTS nodes (public BLOB PRIMARY KEY, client TEXT NOT NULL)
 _ADMITTED = """
 SELECT DISTINCT nodes.public, nodes.client FROM nodes JOIN issued ON nodes.client = issued.client
 WHERE NOT issued.revoked AND issued.expiry > ?
+"""
+_CENSUS = """
+SELECT client, MAX(CASE WHEN revoked THEN 0 ELSE expiry END), MAX(revoked) FROM issued GROUP BY client
 """
 
 
@@ -187,6 +191,46 @@ def admitted(folder: Path, now: float) -> dict[bytes, str]:
         return {bytes(public): str(client) for public, client in store.execute(_ADMITTED, (int(now),))}
 
 
+@dataclass(frozen=True)
+class Census:
+    """How many clients a registry knows.
+
+    Parameters
+    ----------
+    enrolled : int
+        With a certificate that holds.
+    expiring : tuple of str
+        Those of them whose last certificate ends soon, in order.
+    expired : int
+        Without a certificate that holds, and none of theirs was revoked.
+    revoked : int
+        Without a certificate that holds, and one of theirs was revoked.
+    """
+
+    enrolled: int
+    expiring: tuple[str, ...]
+    expired: int
+    revoked: int
+
+
+def census(folder: Path, now: float, soon: float) -> Census:
+    """Count clients, each once.
+
+    Parameters
+    ----------
+    folder : Path
+        The registry's; the authority's key need not be there.
+    now, soon : float
+        Unix seconds; who expires before ``soon`` expires soon.
+    """
+    with _opened(folder) as store:
+        rows = store.execute(_CENSUS).fetchall()
+    holding = {str(client): until for client, until, _ in rows if until > now}
+    gone = [bool(revoked) for client, until, revoked in rows if until <= now]
+    expiring = sorted(client for client, until in holding.items() if until <= soon)
+    return Census(len(holding), tuple(expiring), gone.count(False), gone.count(True))
+
+
 def revoked(folder: Path, pinned: Pinned) -> Revocations:
     """Return the signed list of revoked keys; the authority's key is not needed.
 
@@ -197,9 +241,15 @@ def revoked(folder: Path, pinned: Pinned) -> Revocations:
     """
     path = folder / _REVOKED
     try:
-        listed = Revocations.from_bytes(path.read_bytes())
+        return _listed(path, path.stat().st_mtime_ns, pinned)
     except OSError as error:
         raise ProtocolError(f"revocation list {path}", error.strerror, "the registry's list") from error
+
+
+# A server asks for every client of every round; a list is read and verified when there is another one.
+@lru_cache(maxsize=4)
+def _listed(path: Path, written: int, pinned: Pinned) -> Revocations:
+    listed = Revocations.from_bytes(path.read_bytes())
     listed.check(pinned.authority, pinned.federation)
     return listed
 
@@ -209,6 +259,8 @@ def _opened(folder: Path) -> Iterator[sqlite3.Connection]:
     try:
         with closing(sqlite3.connect(folder / _ISSUED, timeout=5)) as store, store:
             yield store
+    except sqlite3.OperationalError as error:
+        raise RunError(f"registry {folder}", str(error), "one that nobody else is writing", "try again") from error
     except sqlite3.DatabaseError as error:
         raise ProtocolError(f"registry {folder}", str(error), "a registry's database") from error
 

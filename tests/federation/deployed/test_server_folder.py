@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from fedpeft.cli.client import client
 from fedpeft.cli.server import server as server_verbs
 from fedpeft.errors import FedpeftError, ProtocolError, RunError
-from fedpeft.federation.deployed.programs import Program, end_leftovers, remember, running
+from fedpeft.federation.deployed.programs import Program, end_leftovers, remember, restarts, running
 from fedpeft.federation.deployed.server_folder import ServerFolder
 from fedpeft.federation.deployed.status import status_of
 from fedpeft.federation.deployed.supervisor import Supervisor
@@ -44,7 +44,8 @@ def test_what_init_makes_is_complete_and_its_secrets_are_their_owners_alone(tmp_
         assert stat.S_IMODE(secret.stat().st_mode) == 0o600
         assert stat.S_IMODE(secret.parent.stat().st_mode) == 0o700
     found = json.loads(CliRunner().invoke(server_verbs, ["status", str(made), "--json"]).stdout)
-    assert (found["programs"], found["clients"], found["runs"]) == ({}, {"enrolled": 0, "online": None}, [])
+    assert (found["programs"], found["runs"], found["up"]) == ({}, [], False)
+    assert found["clients"] == {"enrolled": 0, "online": None, "revoked": 0, "expired": 0, "expiring": []}
     assert 800 < found["certificate_days"] < 826
     assert "0 enrolled" in CliRunner().invoke(server_verbs, ["status", str(made)]).stdout
     assert "holds for 82" in CliRunner().invoke(server_verbs, ["renew", str(made)]).stdout
@@ -95,7 +96,8 @@ def test_a_node_key_is_one_clients_and_is_signed_by_them(server: ServerFolder, t
 
 
 def test_a_program_that_dies_is_started_again_and_what_is_left_behind_is_ended(tmp_path: Path) -> None:
-    program = Program("sleeper", ["sleep", "60"], tmp_path)
+    program, other = Program("sleeper", ["sleep", "60"], tmp_path), Program("other", ["sleep", "60"], tmp_path / "x")
+    other.home.mkdir()
     program.keep()
     program.process.kill()
     program.process.wait()
@@ -105,16 +107,19 @@ def test_a_program_that_dies_is_started_again_and_what_is_left_behind_is_ended(t
         if program.process is not None:
             break
         time.sleep(0.1)
-    assert program.starts == 2
-    remember(tmp_path, [program])
+    other.keep()
+    remember(tmp_path, [program], {"serverapp": [1.0, time.time()]})
     assert running(tmp_path) == {"sleeper": program.process.pid}
+    assert restarts(tmp_path, time.time() - 60) == {"sleeper": 2, "serverapp": 1}
     known = json.loads((tmp_path / "programs.json").read_text())
-    (tmp_path / "programs.json").write_text(json.dumps({"sleeper": [known["sleeper"][0], 1.0]}))
-    assert end_leftovers(tmp_path) == []  # another process with the same number
-    (tmp_path / "programs.json").write_text(json.dumps(known))
-    assert end_leftovers(tmp_path) == ["sleeper"]
-    program.process.wait(10)
-    assert running(tmp_path) == {}
+    (tmp_path / "programs.json").write_text(json.dumps({"sleeper": {**known["sleeper"], "born": 1.0}}))
+    assert running(tmp_path) == {}  # another process with the same number
+    (tmp_path / "programs.json").unlink()
+    assert end_leftovers(tmp_path) == 1  # whatever was written down
+    assert program.process.poll() is not None
+    assert end_leftovers(tmp_path) == 0
+    assert other.process.poll() is None  # another server's
+    other.stop()
 
 
 def test_a_run_is_begun_with_the_operators_key_that_clients_pin_only(

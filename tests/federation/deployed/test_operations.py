@@ -1,0 +1,207 @@
+"""One federation through an operator's bad weeks: each test is a chapter, the run goes on from one to the next.
+
+`fedpeft server up` is a process of its own here, as it is for an operator; five devices answer it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from fedpeft.federation.client import worker_at
+from fedpeft.federation.deployed.programs import leftovers, running
+from fedpeft.federation.deployed.server_folder import ServerFolder
+from fedpeft.federation.deployed.status import healthy, status_of
+from fedpeft.federation.folder import METRICS, SCENARIO, RunFolder
+from fedpeft.secagg.trust import Revocations
+from fedpeft.secagg.trust.registry import Registry
+
+from .federation import Node, Up, enrol, found, free_port, until
+from .test_deployed import CLIENTS, scenario_of
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("operations")]
+
+ROUNDS, PATIENCE = 9, 300
+LOCKED, FULL = 15.0, 20.0
+HOUR = 3600.0
+DISK = 256 << 20
+
+
+class World:
+    """A server on a disk of its own, its devices, and the `up` that runs now."""
+
+    def __init__(self, folder: Path, disk: Path) -> None:
+        self.disk = disk
+        self.server = found(disk / "server")
+        settings = self.server.path / "server.toml"
+        text = settings.read_text().replace("deadline = 600.0", "deadline = 90.0")
+        self.metrics = f"127.0.0.1:{free_port()}"
+        settings.write_text(text.replace('metrics = ""', f'metrics = "{self.metrics}"'))
+        self.server = ServerFolder(self.server.path)
+        scenario = scenario_of(ROUNDS)
+        reference = RunFolder(folder / "reference")
+        reference.write(SCENARIO, scenario.model_dump(mode="json"))
+        self.scenario = reference.path / SCENARIO
+        self.clients = worker_at(str(self.scenario), str(reference.path)).client_ids
+        self.nodes = {}
+        for client in self.clients:
+            enrol(self.server, client, folder / f"{client}-me")
+            self.nodes[client] = Node(self.server, self.scenario, folder / client, folder / f"{client}-me")
+        self.run = RunFolder(self.server.run(scenario.name))
+        self.folder, self.up = folder, None
+
+    def start(self, ahead: float = 0.0) -> Up:
+        self.up = Up(self.server, self.scenario, ahead)
+        return self.up
+
+    @property
+    def rows(self) -> list[dict]:
+        return self.run.lines(METRICS)
+
+    def wait_for_round(self, number: int) -> None:
+        until(lambda: len(self.rows) > number, PATIENCE, self.story)
+
+    def wait_to_hear(self, line: str) -> None:
+        until(lambda: line in self.up.said, PATIENCE, self.story)
+
+    def story(self) -> str:
+        logs = [path.read_text(errors="replace")[-3000:] for path in self.server.flower.glob("*.log")]
+        return "\n".join([self.up.said, *(node.log[-1000:] for node in self.nodes.values()), *logs])
+
+
+@pytest.fixture(scope="module")
+def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Return a small disk."""
+    folder = tmp_path_factory.mktemp("disk")
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(folder)], check=False)
+    yield folder
+    if mounted.returncode == 0:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory, disk: Path) -> Iterator[World]:
+    made = World(tmp_path_factory.mktemp("world"), disk)
+    for node in made.nodes.values():
+        node.start()  # forked before there are threads
+    made.start()
+    try:
+        yield made
+    finally:
+        if made.up.process.poll() is None:
+            made.up.process.terminate()
+            made.up.process.wait(60)
+        for node in made.nodes.values():
+            node.stop()
+        assert leftovers(made.server.flower) == []
+
+
+def test_when_the_server_itself_is_killed_the_next_one_ends_what_is_left_and_no_finished_round_changes(
+    world: World,
+) -> None:
+    world.wait_for_round(1)
+    world.up.kill()
+    kept, left = json.dumps(world.rows), running(world.server.flower)
+    assert left.keys() == {"superlink", "superexec"}
+    world.start(ahead=HOUR)
+    world.wait_to_hear("processes were left behind; they were ended")
+    world.wait_for_round(2)
+    assert json.dumps(world.rows[: len(json.loads(kept))]) == kept
+    assert not set(left.values()) & set(running(world.server.flower).values())
+
+
+def test_with_a_clock_that_is_an_hour_ahead_rounds_have_all_their_clients(world: World) -> None:
+    world.wait_for_round(3)
+    assert [row.get("contributors") for row in world.rows[3:4]] == [CLIENTS], world.story()
+    number = int((world.server.path / "sessions").read_text())
+    assert abs(number - time.time() - HOUR) < 600
+
+
+def test_while_it_runs_prometheus_hears_what_status_says(world: World) -> None:
+    status = status_of(world.server)
+    assert healthy(status), status
+    assert (status["clients"]["enrolled"], status["clients"]["online"]) == (CLIENTS, CLIENTS)
+    with urlopen(f"http://{world.metrics}/metrics", timeout=30) as answer:
+        text = answer.read().decode()
+    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    values = {(sample.name, *sorted(sample.labels.values())): sample.value for sample in samples}
+    assert (values["fedpeft_server_up",], values["fedpeft_clients", "online"]) == (1, CLIENTS)
+    assert values["fedpeft_run_working", "loopback"] == 1
+
+
+def test_a_database_that_somebody_locks_for_fifteen_seconds_is_waited_for(world: World) -> None:
+    before = len(world.rows)
+    with sqlite3.connect(world.server.database, timeout=30, isolation_level=None) as other:
+        other.execute("BEGIN IMMEDIATE")
+        time.sleep(LOCKED)
+        other.execute("ROLLBACK")
+    world.wait_for_round(before)
+    assert not any(row.get("burnt") for row in world.rows), world.story()
+
+
+def test_a_client_that_is_revoked_is_shut_out_within_seconds_and_in_no_round_after(world: World) -> None:
+    gone = world.clients[1]
+    Registry(world.server.registry).revoke(gone)
+    begun = time.monotonic()
+    world.wait_to_hear("is not admitted any more")
+    assert time.monotonic() - begun < 10
+    known = len(world.rows)
+    world.wait_for_round(known)
+    assert gone not in world.rows[-1]["cohort"] or gone in world.rows[-1]["reasons"]
+    until(lambda: "HTTP 40" in world.nodes[gone].log, 60, world.story)
+
+
+def test_a_drain_ends_after_the_round_and_the_next_server_goes_on_with_the_next(world: World) -> None:
+    verb = [sys.executable, "-m", "fedpeft", "server", "drain", str(world.server.path)]
+    assert subprocess.run([*verb, "--wait"], timeout=PATIENCE, check=False).returncode == 0
+    assert world.up.end(30) == 0, world.story()
+    done = len(world.rows) - 1
+    assert f"is drained after round {done}; `fedpeft server up` goes on with the next" in world.up.said
+    assert leftovers(world.server.flower) == []
+    assert status_of(world.server)["runs"][0]["status"] == "drained"
+    again = subprocess.run(verb, capture_output=True, text=True, timeout=60, check=False)
+    assert (again.returncode, "'not running'" in again.stderr) == (2, True)
+    kept = json.dumps(world.rows)
+    world.start()
+    world.wait_for_round(done + 1)
+    assert json.dumps(world.rows[: done + 1]) == kept
+    last = world.rows[done + 1]
+    assert world.clients[1] not in last["cohort"]
+    lists = {client: (world.folder / client / "clients" / client / "session" / "revoked") for client in world.nodes}
+    told = {client for client, path in lists.items() if Revocations.from_bytes(path.read_bytes()).version == 1}
+    assert told == set(world.clients) - {world.clients[1]}
+
+
+def test_a_full_disk_is_said_in_one_line_and_waited_out(world: World, disk: Path) -> None:
+    if not os.path.ismount(disk):
+        pytest.skip("needs to mount a small disk")
+    kept, ballast = json.dumps(world.rows), disk / "ballast"
+    with ballast.open("wb") as file:
+        try:
+            while True:
+                file.write(bytes(1 << 20))
+                file.flush()
+        except OSError:
+            pass
+    world.wait_to_hear("nothing new begins before there is room")
+    time.sleep(FULL)
+    assert json.dumps(world.rows[: len(json.loads(kept))]) == kept
+    ballast.unlink()
+    world.wait_to_hear("disk: there is room again")
+
+
+def test_after_all_that_every_round_was_run_once(world: World) -> None:
+    assert world.up.end(PATIENCE) == 0, world.story()
+    assert [row["round"] for row in world.rows] == list(range(ROUNDS + 1))
+    assert "is finished" in world.up.said
+    assert status_of(world.server)["runs"][0]["status"] == "finished"
