@@ -187,6 +187,9 @@ def client_app(mods: Iterable[Mod] = ()) -> ClientApp:
     @app.train("keep")
     @_discreet
     def keep(message: Message, context: Context) -> Message:
+        if worker_of(context).seat:
+            # What is learnt from a store is kept beside it, where forgetting finds it.
+            raise ProtocolError("request", "train.keep", "none: this device personalizes when its person likes")
         return _contribution(message, context, PEOPLE_PURPOSE)
 
     @app.train("personalize")

@@ -91,8 +91,8 @@ class Worker:
         self.scenario = scenario
         self.states = states
         self.device, self.seat = device, seat if scenario.enrolled else None
-        own = StoredFederation(self.seat.store, device.client) if self.seat and device else None
-        self.fleet = Fleet(scenario, own, {device.client: device.kind} if device and device.kind else {})
+        text = StoredFederation(self.seat.store, device.client) if self.seat and device else None
+        self.fleet = Fleet(scenario, {device.client: device.kind} if device and device.kind else {}, text)
         self.newest: tuple[int, Vector] | None = None
         self.over = threading.Event()
         self.task, self.attached = self.fleet.reference.task, self.fleet.reference.attached
