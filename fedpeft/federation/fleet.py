@@ -97,7 +97,7 @@ class Fleet:
         self._scenario, self._own = scenario, dict(own or {})
         if text is not None and scenario.devices and not self._own:
             known = ", ".join(kind.name for kind in scenario.devices)
-            raise ScenarioError("device", "none", f"one of {known}", "a device that enrols says of which class it is")
+            raise ScenarioError("device", "none", f"one of {known}", "say of which class this device is: `--device`")
         kinds, data = [self._chosen(name) for name in self._own.values()] or scenario.classes, scenario.data
         first = kinds[0]
         whole = first.memory is not None  # to count with; it is mapped, and held as was chosen afterwards

@@ -80,9 +80,6 @@ def open_worker(
     own.certificate.check(known.authority, known.federation, own.client, time.time(), Revocations())
     whose = Device(own.client, identity.resolve(), pinned.resolve(), device)
     agreed = load_scenario(scenario)
-    if agreed.enrolled and agreed.devices and not device:
-        names = ", ".join(kind.name for kind in agreed.devices)
-        raise ProtocolError("device", device, f"one of {names}", "say which class this is: `--device`")
     if agreed.enrolled and seat is None:
         remedy = "join with an EdgeClient: `fedpeft client join --home …`"
         raise ProtocolError(f"scenario {scenario}", "enrolled", "a device with text of its own", remedy)

@@ -72,7 +72,7 @@ def test_a_device_of_a_scenario_with_classes_says_which_it_is(place: Place, tmp_
             file.write(f'\n[[devices]]\nname = "{name}"\nshare = 0.5\nprecision = "full"\ndtype = "bfloat16"\n')
     client = member(place, tmp_path / "me")
     client.stop()
-    with pytest.raises(ProtocolError, match="one of phone, tablet"):
+    with pytest.raises(FedpeftError, match="one of phone, tablet"):
         client.join(Rounds(QUICK))
     with pytest.raises(FedpeftError, match="a class of the scenario"):
         client.join(Rounds(QUICK, device="watch"))
