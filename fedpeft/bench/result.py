@@ -9,6 +9,7 @@ BENCHES = {
     "roundtrip": "Seconds per client-round in process, against Flower's Ray simulation of the same apps.",
     "ring": "Error of summing in ring integers, against summing in float64.",
     "methods": "What every PEFT method trains, weighs, takes and reaches; and switching adapters, against peft.",
+    "transport": "Client time, bytes and requests of a round on a real server, against Flower's own SuperNodes.",
     "secagg": "Masks, sums, bytes and altered messages of secure aggregation, against Flower's SecAgg+ functions.",
     "serve": "Sixty-four people with adapters of their own on one service, against one text at a time.",
     "device": "A token, a switch and a thousand adapters on a device, against torch with peft and onnxruntime-genai.",

@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from fedpeft.cli.adapter_source import show_facts
 from fedpeft.cli.options import AsJson, Runs, require_extra
 from fedpeft.cli.shelf import facts, show_verdict, show_versions
+from fedpeft.cli.tables import show_facts
 from fedpeft.device.folders import find_run
 from fedpeft.device.versions.version import STABLE, find
 from fedpeft.registry.collect import collect

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -73,12 +74,21 @@ def crew(jobs: Iterable[tuple[str, Job]], workers: int) -> Iterator[tuple[str, A
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Let Ctrl-C wait: while a process forks, Python would tell it to a library's handler, which drops it."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    """Let Ctrl-C wait: while a process forks, Python would tell it to a library's handler, which drops it.
+
+    A mask would not do: another thread may take the signal, and Python then tells this one all the same.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are told to the main thread alone
+        return
+    pressed: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.signal(signal.SIGINT, before)
+        if pressed:
+            signal.raise_signal(signal.SIGINT)
 
 
 def _start(job: Job) -> _Child:

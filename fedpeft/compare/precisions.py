@@ -26,10 +26,11 @@ from fedpeft.export.gain import Gain, graph_loss, kept, mean_gain
 from fedpeft.export.run import export_run, find_adapters
 from fedpeft.export.settings import RunSettings, read_scenario
 from fedpeft.federation.client import STATES
+from fedpeft.federation.fitted import as_chosen
+from fedpeft.federation.folder import RUN, RunFolder
 from fedpeft.federation.personal import score_kept
 from fedpeft.federation.worker import Worker
 from fedpeft.scenario import Scenario, load_scenario
-from fedpeft.scenario.devices import assign
 from fedpeft.signing.signature import SigningKey
 from fedpeft.tasks.chat import Chat
 from fedpeft.tasks.next_word import NextWord
@@ -149,7 +150,8 @@ class _Judged:
     """A finished run, as its own files tell it."""
 
     def __init__(self, run: Path, people: Sequence[str]) -> None:
-        self._run, self._scenario = run, load_scenario(run / SCENARIO)
+        asked = load_scenario(run / SCENARIO)
+        self._run, self._scenario = run, as_chosen(asked, RunFolder(run).read(RUN, {}).get("budgets", []))
         if self._scenario.seeds:
             found = f"a study of seeds {self._scenario.seeds}"
             raise RunError("run", found, "a run of one seed", f"such as {run}/seeds/{self._scenario.seeds[0]}")
@@ -177,8 +179,7 @@ class _Judged:
         """The way that each person trained on."""
         classes = {kind.name: kind for kind in self._scenario.classes}
         if self._scenario.devices:
-            clients = Worker(self._variant(self._scenario.base.dtype), self._run / STATES).client_ids
-            of = assign(self._scenario.classes, clients, self._scenario.seed)
+            of = Worker(self._variant(self._scenario.base.dtype), self._run / STATES).fleet.classes
         else:
             of = dict.fromkeys(self.people, self._scenario.classes[0].name)
         usual = self._scenario.base.dtype
@@ -204,12 +205,14 @@ class _Judged:
             yield lambda client: _graph_losses(runtime, into, client, worker.splits(client).test)
 
     def _variant(self, way: str) -> Scenario:
-        """Return the scenario with all clients' base held one way, and one example to a row."""
+        """Return the scenario with all clients' base held one way, and one example to a row, as long as ever."""
         dtype, precision = held_as(way, self._scenario.base.dtype)
         tables: dict[str, Any] = self._scenario.model_dump(mode="json")
         tables["base"] |= {"dtype": dtype, "precision": precision}
         tables["data"] |= {"packing": False}
-        return Scenario(**tables | {"devices": []})
+        for device in tables["devices"]:
+            device |= {"dtype": dtype, "precision": precision}
+        return Scenario(**tables)
 
 
 def _graph_losses(runtime: Runtime, into: Path, client: str, text: Any) -> dict[str, float]:

@@ -6,23 +6,18 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any, cast
 
-import torch
-
 from fedpeft.base import Base
 from fedpeft.compare.candidates import Candidate
 from fedpeft.compare.row import FULL
 from fedpeft.data.federation import Federation
 from fedpeft.data.labelled import LabelledFederation
 from fedpeft.methods.attached import SHARED
-from fedpeft.tasks import Batch, Task
+from fedpeft.tasks import Task
 from fedpeft.tasks.classification import Classification
 from fedpeft.tasks.next_word import NextWord
 from fedpeft.training import Training
 from fedpeft.training.footprint import Footprint, Held, Rehearsal
-from fedpeft.training.plan import Choice, Thrift, plan, smallest, thrifts
-
-SHORTEST = 16
-"""Tokens of an example below which windows are not shortened."""
+from fedpeft.training.plan import Choice, Thrift, plan, smallest, thrifts, windows
 
 
 def within(base: Base, candidate: Candidate, batch: int, length: int, budget: int | None) -> Choice:
@@ -39,16 +34,14 @@ def within(base: Base, candidate: Candidate, batch: int, length: int, budget: in
         Bytes of a client's process; without any, plain training is counted.
     """
     helds, ways = _helds(candidate), _ways(base, candidate, batch)
-    windows = [length]
-    while windows[-1] >= 2 * SHORTEST:
-        windows.append(windows[-1] // 2)
-    count = _counter(base, candidate, batch)
+    task = _task(base, length)
+    lengths, count = windows(length, task.shortest), _counter(task, candidate, batch)
     # The two ends are asked first: where memory is plenty one step is counted, where nothing fits three, of dozens.
-    plain = Choice(helds[0], ways[0], windows[0], count(helds[0], ways[0], windows[0]))
+    plain = Choice(helds[0], ways[0], length, count(helds[0], ways[0], length))
     if budget is None or plain.footprint.total <= budget:
         return plain
-    least = smallest(helds[-1], ways, windows[-1], count)
-    return least if least.footprint.total > budget else plan(budget, helds, ways, windows, count)
+    least = smallest(helds[-1], ways, lengths[-1], count)
+    return least if least.footprint.total > budget else plan(budget, helds, ways, lengths, count)
 
 
 def _ways(base: Base, candidate: Candidate, batch: int) -> list[Thrift]:
@@ -66,9 +59,8 @@ def _helds(candidate: Candidate) -> list[Held]:
     return [Held("float32", "full"), *(Held("bfloat16", precision) for precision in ("full", "int8", "nf4"))]
 
 
-def _counter(base: Base, candidate: Candidate, batch: int) -> Callable[[Held, Thrift, int], Footprint]:
+def _counter(task: Task[Any], candidate: Candidate, batch: int) -> Callable[[Held, Thrift, int], Footprint]:
     """Return a function that counts a way on the base, each once."""
-    task = _task(base)
 
     @cache
     def rehearsal(held: Held) -> Rehearsal:
@@ -77,21 +69,13 @@ def _counter(base: Base, candidate: Candidate, batch: int) -> Callable[[Held, Th
     @cache
     def count(held: Held, thrift: Thrift, window: int) -> Footprint:
         training = thrift.of(Training(steps=1, batch=batch))
-        return rehearsal(held).footprint(training, SHARED, _fullest(base, batch, window))
+        return rehearsal(held).footprint(training, SHARED, task.cut(window).fullest(batch))
 
     return count
 
 
-def _task(base: Base) -> Task[Any]:
+def _task(base: Base, length: int) -> Task[Any]:
     """Return a task that reads batches alone; nobody's data is opened."""
     if base.labels is None:
-        return NextWord(base, cast(Federation, None), SHORTEST)
-    return Classification(base, cast(LabelledFederation, None), SHORTEST)
-
-
-def _fullest(base: Base, batch: int, window: int) -> Batch:
-    """Return a batch as :meth:`~fedpeft.tasks.Task.fullest` makes it, of any window."""
-    ids = torch.zeros(batch, window, dtype=torch.int64)
-    if base.labels is None:
-        return Batch(ids, ids)
-    return Batch(ids, torch.tensor([0, 0, base.labels]).repeat(batch, 1), torch.ones_like(ids))
+        return NextWord(base, cast(Federation, None), length)
+    return Classification(base, cast(LabelledFederation, None), length)

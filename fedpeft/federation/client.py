@@ -16,7 +16,7 @@ from fedpeft.adapters.schema import Vector
 from fedpeft.device.edge.events import Contributed
 from fedpeft.errors import DataError, ProtocolError
 from fedpeft.federation.fleet import bonds
-from fedpeft.federation.locate import run_folder_of, scenario_of
+from fedpeft.federation.locate import config_of, run_folder_of, scenario_of
 from fedpeft.federation.messages import COHORT, Fact, facts, parcel, read_bounded, read_facts, read_named, read_request
 from fedpeft.federation.personal import keep_own, keep_personal, score_stranger
 from fedpeft.federation.plan import RoundPlan
@@ -67,7 +67,7 @@ def worker_of(context: Context) -> Worker:
     device = device_of(context.node_config)
     if device in _DEVICES:
         return _DEVICES[device]
-    return worker_at(str(scenario_of(context.run_config)), str(run_folder_of(context)), device)
+    return worker_at(str(scenario_of(config_of(context))), str(run_folder_of(context)), device)
 
 
 def device_of(node_config: Mapping[str, Any]) -> Device | None:
@@ -187,6 +187,9 @@ def client_app(mods: Iterable[Mod] = ()) -> ClientApp:
     @app.train("keep")
     @_discreet
     def keep(message: Message, context: Context) -> Message:
+        if worker_of(context).seat:
+            # What is learnt from a store is kept beside it, where forgetting finds it.
+            raise ProtocolError("request", "train.keep", "none: this device personalizes when its person likes")
         return _contribution(message, context, PEOPLE_PURPOSE)
 
     @app.train("personalize")

@@ -8,6 +8,7 @@ engines, all clients of a class and a resumed run make the same one.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from fedpeft.scenario.devices import PRECISIONS, DeviceTable
 from fedpeft.tasks import Task
 from fedpeft.training.amounts import amount
 from fedpeft.training.footprint import Footprint, Held, Rehearsal
-from fedpeft.training.plan import Choice, Thrift, megabytes, plan, thrifts
+from fedpeft.training.plan import Choice, Thrift, megabytes, plan, thrifts, windows
 
 SHARE = 0.8
 """Of the memory that is free now, what ``memory = "auto"`` gives to training."""
@@ -50,7 +51,8 @@ def fitted(scenario: Scenario, kind: DeviceTable, task: Task[Any]) -> tuple[Devi
         return kind, None
     budget = amount(kind.memory, "training.memory")
     choice = _chosen(scenario, kind, task, budget)
-    found = {"precision": choice.held.precision, **{name: getattr(choice.thrift, name) for name in _SAVING}}
+    saving = {name: getattr(choice.thrift, name) for name in _SAVING}
+    found = {"precision": choice.held.precision, "window": choice.window, **saving}
     return kind.model_copy(update=found), {"name": kind.name, **choice.record(budget)}
 
 
@@ -61,11 +63,13 @@ def _chosen(scenario: Scenario, kind: DeviceTable, task: Task[Any], budget: int)
         del trainings[PRIVATE]
     rehearsals: dict[Held, Rehearsal] = {}
 
-    def count(held: Held, thrift: Thrift, _: int) -> Footprint:
+    def count(held: Held, thrift: Thrift, window: int) -> Footprint:
         if held not in rehearsals:
             rehearsals[held] = Rehearsal(task, held, method, private)
         found = [
-            rehearsals[held].footprint(thrift.of(training), slot if private is not None else SHARED)
+            rehearsals[held].footprint(
+                thrift.of(training), slot if private is not None else SHARED, task.cut(window).fullest(training.batch)
+            )
             for slot, training in trainings.items()
         ]
         return max(found, key=lambda footprint: footprint.total)
@@ -81,7 +85,27 @@ def _chosen(scenario: Scenario, kind: DeviceTable, task: Task[Any], budget: int)
     )
     precisions = PRECISIONS if kind.precision == "auto" else (str(kind.precision),)
     helds = [Held(str(kind.dtype), precision) for precision in precisions]
-    return plan(budget, helds, ways, [scenario.data.window], count)
+    lengths = [kind.window] if kind.window else windows(scenario.data.window, task.shortest)
+    return plan(budget, helds, ways, lengths, count)
+
+
+def as_chosen(scenario: Scenario, budgets: Sequence[Mapping[str, Any]]) -> Scenario:
+    """Return a scenario with what was chosen instead of its budgets.
+
+    Parameters
+    ----------
+    scenario : Scenario
+    budgets : sequence of mapping
+        As a run's record has them.
+    """
+    tables, chosen = scenario.model_dump(mode="json"), {budget["name"]: budget for budget in budgets}
+    tables["training"]["memory"] = None
+    for device in tables["devices"]:
+        device["memory"] = None
+        device |= {key: chosen[device["name"]][key] for key in ("precision", "window") if device["name"] in chosen}
+    if "" in chosen:
+        tables["base"]["precision"], tables["data"]["window"] = chosen[""]["precision"], chosen[""]["window"]
+    return Scenario(**tables)
 
 
 def settled(scenario: Scenario, workers: int) -> Scenario:

@@ -1,10 +1,10 @@
 """Which class of devices a client is of, and what the clients of a class compute with.
 
-One process serves clients of several classes. It holds one base per class that it has met, shared by all clients of the
-class, and never more: with a phone's and a desktop's class at most the sum of the two. A base that is not quantized is
-mapped from its file, so that all processes of a machine share its pages; a quantized one is private memory, which
-forked workers share as long as it was made before the fork (:meth:`Fleet.load`). The examples are encoded once, for
-all classes: tokenizers do not depend on precision.
+One process serves clients of several classes. It holds one base for each way to hold it that it has met, shared by all
+clients of such classes, and never more: with a phone's and a desktop's class at most the sum of the two. A base that is
+not quantized is mapped from its file, so that all processes of a machine share its pages; a quantized one is private
+memory, which forked workers share as long as it was made before the fork (:meth:`Fleet.load`). A client's examples are
+encoded once, by the one tokenizer, as long as its class takes them: training, validation and test alike.
 
 What binds the classes is the base's fingerprint, taken before quantization, the adapter's schema, and its starting
 values to the bit: the sum of their updates is a change of one adapter. Layers that are drawn over a bfloat16 base are
@@ -32,7 +32,7 @@ from fedpeft.methods.attached import SHARED
 from fedpeft.scenario import Scenario
 from fedpeft.scenario.devices import DeviceTable, assign
 from fedpeft.seeds import derive
-from fedpeft.tasks import Task, open_task
+from fedpeft.tasks import Splits, Task, open_task
 from fedpeft.tasks.open import held
 
 # Up to this many tokens attention is computed plainly.
@@ -95,6 +95,9 @@ class Fleet:
         self, scenario: Scenario, own: Mapping[str, str] | None = None, text: Federation | None = None
     ) -> None:
         self._scenario, self._own = scenario, dict(own or {})
+        if text is not None and scenario.devices and not self._own:
+            known = ", ".join(kind.name for kind in scenario.devices)
+            raise ScenarioError("device", "none", f"one of {known}", "a device that enrols says of which class it is")
         kinds, data = [self._chosen(name) for name in self._own.values()] or scenario.classes, scenario.data
         first = kinds[0]
         whole = first.memory is not None  # to count with; it is mapped, and held as was chosen afterwards
@@ -167,6 +170,10 @@ class Fleet:
         """Return what a client computes with, loading it when it is the first of its class."""
         return self._of_class(self.classes[client])
 
+    def splits(self, client: str) -> Splits[Any]:
+        """Read and encode a client's examples, as long as its class takes them; no base is loaded for that."""
+        return self._cut(self.reference.task, self._kinds[self.classes[client]]).splits(client)
+
     def load(self) -> None:
         """Load what is missing, so that processes forked from now on share it."""
         for name in sorted(set(self.classes.values())):
@@ -175,20 +182,33 @@ class Fleet:
     def _of_class(self, name: str) -> Equipment:
         if name not in self._equipped:
             kind = self._kinds[name]
-            made = self._equip(kind, held(self.reference.task, str(kind.dtype), str(kind.precision)))
-            self._require_alike(made)
+            made = self._alike(kind)
+            if made is None:
+                made = self._equip(kind, held(self.reference.task, str(kind.dtype), str(kind.precision)))
+                self._require_alike(made)
             self._equipped[name] = made
         return self._equipped[name]
+
+    def _alike(self, kind: DeviceTable) -> Equipment | None:
+        """Return what a class that holds the base alike is equipped with, the examples cut for this one."""
+        for other in self._equipped.values():
+            if (other.kind.dtype, other.kind.precision) == (kind.dtype, kind.precision):
+                return Equipment(kind, self._cut(other.task, kind), other.attached)
+        return None
 
     def _equip(self, kind: DeviceTable, task: Task[Any]) -> Equipment:
         scenario, place = self._scenario, device_of(self._scenario.base.device)
         self._suit(task)
+        task = self._cut(task, kind)
         method, private = scenario.shared_method.over(str(kind.precision)), scenario.private_method
         own = None if private is None else private.over(str(kind.precision))
         attached = Attached(task.base, method, own, derive(scenario.seed, "initial adapter"), place)
         if scenario.devices:
             attached.initial = {slot: from_bfloat16(to_bfloat16(v)) for slot, v in attached.initial.items()}
         return Equipment(kind, task, attached)
+
+    def _cut(self, task: Task[Any], kind: DeviceTable) -> Task[Any]:
+        return task.cut(kind.window or self._scenario.data.window)
 
     def _suit(self, task: Task[Any]) -> None:
         """Choose how attention is computed."""

@@ -6,11 +6,12 @@ and ``ray`` (Flower's simulation runtime). One seed gives one result, in all of 
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 
-from fedpeft.errors import AdapterError, BaseError, FedpeftError, RunError, nearest
+from fedpeft.errors import AdapterError, BaseError, DataError, FedpeftError, RunError, nearest
 from fedpeft.export.run import export_run, obstacle
 from fedpeft.federation.client import client_app, worker_at
 from fedpeft.federation.fitted import settled
@@ -123,6 +124,9 @@ class _Runner:
         else:
             # A process that is forked from one with a CUDA device cannot use that device.
             workers = self._workers if worker.attached.model.device.type == "cpu" else 1
+            # One file often holds everybody's text; read before the fork it is read once. Faults are the roll call's.
+            with suppress(DataError):
+                worker.splits(worker.client_ids[0])
             with folder.lock(), InProcessGrid(client_app(), clients, config, workers) as grid:
                 conduct(grid, worker, folder, self._watcher, self._engine)
         with folder.lock():

@@ -32,11 +32,17 @@ def scenario_of(run_config: Mapping[str, Any]) -> Path:
     )
 
 
+def config_of(context: Context) -> dict[str, Any]:
+    """Return what a run was configured with; where a device says something of its own, that."""
+    return {**context.run_config, **context.node_config}
+
+
 def run_folder_of(context: Context) -> Path:
     """Return the run's folder: the one configured, or ``runs/<name>-<run id>`` of the working directory."""
-    folder = str(context.run_config.get("run-folder", ""))
+    config = config_of(context)
+    folder = str(config.get("run-folder", ""))
     if folder:
         return Path(folder)
-    path = scenario_of(context.run_config)
+    path = scenario_of(config)
     name = tomllib.loads(path.read_text(encoding="utf-8")).get("name", path.stem)
     return Path.cwd() / "runs" / f"{name}-{context.run_id}"

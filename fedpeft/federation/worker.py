@@ -134,8 +134,8 @@ class Worker:
             if client not in self.client_ids:
                 raise DataError("client", client, "a client of the federation", nearest(client, self.client_ids))
             if self.seat:
-                return self.task.splits(client)
-            self._splits[client] = self.task.splits(client)
+                return self.fleet.splits(client)
+            self._splits[client] = self.fleet.splits(client)
         return self._splits[client]
 
     @contextmanager

@@ -193,6 +193,7 @@ class Budget:
     checkpointing: bool
     chunk: int | None
     micro_batch: PositiveInt
+    window: PositiveInt
 
 
 @dataclass(frozen=True, slots=True)

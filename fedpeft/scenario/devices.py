@@ -41,6 +41,9 @@ class DeviceTable(Table):
         None, description="What its base's weights are quantized to; by default as [base] and the method say."
     )
     memory: str | None = Field(None, description="Its budget; by default as [training] says.")
+    window: int | None = Field(
+        None, ge=8, description="Tokens of its examples, at most as [data] says; left open, a budget may shorten them."
+    )
     checkpointing: bool | None = Field(None, description="As in [training], for this class and in all its training.")
     chunk: int | None = Field(None, ge=1, description="As in [training], for this class and in all its training.")
     micro_batch: int | None = Field(None, ge=1, description="As in [training], for this class and in all its training.")

@@ -25,6 +25,9 @@ def refuse_devices(scenario: Scenario) -> None:
     _precisions(scenario)
     own = scenario.personalization.training
     for device in scenario.classes:
+        longest = scenario.data.window
+        if device.window is not None and device.window > longest:
+            raise ScenarioError(f"{_field(device)}.window", device.window, f"at most data.window = {longest}")
         for training in (scenario.training, own):
             refuse_thrift(scenario, f"devices[{device.name}]", device.thrifty(training), str(device.dtype))
 

@@ -71,8 +71,8 @@ class Caption(Task[Captioned]):
     kind: ClassVar[str] = "caption"
 
     def __init__(self, base: Base, federation: PictureFederation, length: int, most: int | None = None) -> None:
-        super().__init__(base)
-        self.federation, self._length, self._most = federation, length, most
+        super().__init__(base, length)
+        self.federation, self._most = federation, most
         config: Any = base.model.config
         self._image = int(config.image_token_id)
         self._size = int(config.vision_config.image_size)
@@ -153,7 +153,7 @@ class Caption(Task[Captioned]):
         start = [] if tokenizer.bos_token_id is None else [int(tokenizer.bos_token_id)]
         before = start + [self._image] * self._patches
         end = [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
-        bodies = [[*pieces[: self._length - len(end)], *end] for pieces in encoded]
+        bodies = [[*pieces[: self.length - len(end)], *end] for pieces in encoded]
         width = len(before) + max((len(body) for body in bodies), default=0)
         ids = np.full((len(bodies), width), int(tokenizer.pad_token_id or 0), np.int64)
         labels = np.full((len(bodies), width), IGNORED, np.int64)

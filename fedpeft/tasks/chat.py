@@ -66,7 +66,7 @@ class Chat(NextWord):
     def fullest(self, size: int) -> Batch:
         """Return rows in which every piece is a target."""
         batch = super().fullest(size)
-        places = torch.arange(self._window).expand(size, -1) if self._lay is packed else None
+        places = torch.arange(self.length).expand(size, -1) if self._lay is packed else None
         return replace(batch, positions=places)
 
     def count(self, logits: Tensor, targets: Tensor) -> tuple[float, float]:
@@ -74,5 +74,5 @@ class Chat(NextWord):
         return 0.0, 0.0
 
     def _rows(self, excerpts: tuple[Excerpt, ...], most: int | None = None) -> Windows:
-        found = replies(excerpts, self.base.tokenizer, self._window)
-        return self._lay(found[-most:] if most else found, self._window, self._pad)
+        found = replies(excerpts, self.base.tokenizer, self.length)
+        return self._lay(found[-most:] if most else found, self.length, self._pad)

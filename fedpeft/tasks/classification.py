@@ -53,11 +53,11 @@ class Classification(Task[Examples]):
         max_examples: int | None = None,
         pooling: str = "mean",
     ) -> None:
-        super().__init__(base)
+        super().__init__(base, length)
         if pooling == "mean" and not isinstance(getattr(base.model, "classifier", None), nn.Linear):
             kind = type(base.model).__name__
             raise ScenarioError("task.pooling", "mean", "'model'", f"the head of {kind} is not one linear layer")
-        self.federation, self._length, self._max, self._pooling = federation, length, max_examples, pooling
+        self.federation, self._max, self._pooling = federation, max_examples, pooling
 
     @property
     def name(self) -> str:
@@ -91,7 +91,7 @@ class Classification(Task[Examples]):
         split = split_of(self.federation, client)
         classes = self.federation.groups()[self.federation.group_of(client)]
         parts = (split.train[-self._max :] if self._max else split.train, split.validation, split.test)
-        train, validation, test = (encode(part, self.base.tokenizer, self._length, classes) for part in parts)
+        train, validation, test = (encode(part, self.base.tokenizer, self.length, classes) for part in parts)
         return Splits(train, validation, test, sum(len(part) for part in (split.train, split.validation, split.test)))
 
     def batches(self, examples: Examples, order: np.ndarray, size: int) -> Iterator[Batch]:
@@ -108,8 +108,8 @@ class Classification(Task[Examples]):
 
     def fullest(self, size: int) -> Batch:
         """Return texts of full length, told apart among all classes."""
-        ids = torch.zeros(size, self._length, dtype=torch.int64)
-        labels = torch.tensor([0, 0, len(self.federation.labels())]).repeat(size, 1)
+        ids = torch.zeros(size, self.length, dtype=torch.int64)
+        labels = torch.tensor([0, 0, self.base.labels]).repeat(size, 1)
         return Batch(ids, labels, torch.ones_like(ids))
 
     def order(self, examples: Examples) -> np.ndarray:

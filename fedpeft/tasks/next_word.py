@@ -18,6 +18,7 @@ from fedpeft.base import Base
 from fedpeft.data import Client
 from fedpeft.data.card import card
 from fedpeft.data.federation import Federation
+from fedpeft.data.marks import Marks
 from fedpeft.data.windows import IGNORED, Windows, windows
 from fedpeft.tasks.apart import reading
 from fedpeft.tasks.keystrokes import Keystrokes
@@ -41,8 +42,8 @@ class NextWord(Task[Windows]):
     kind: ClassVar[str] = "next_word"
 
     def __init__(self, base: Base, federation: Federation, window: int, max_windows: int | None = None) -> None:
-        super().__init__(base)
-        self.federation, self._window, self._max = federation, window, max_windows
+        super().__init__(base, window)
+        self.federation, self._max = federation, max_windows
 
     @property
     def name(self) -> str:
@@ -61,7 +62,7 @@ class NextWord(Task[Windows]):
         """Cut one client's conversations into windows."""
         split = Client.of(self.federation, client).split
         train, validation, test = (
-            windows(part, self.base.tokenizer, self._window) for part in (split.train, split.validation, split.test)
+            windows(part, self.base.tokenizer, self.length) for part in (split.train, split.validation, split.test)
         )
         if self._max:
             train = train[np.arange(len(train))[-self._max :]]
@@ -81,9 +82,14 @@ class NextWord(Task[Windows]):
             assert ids is not None and labels is not None  # noqa: S101 - only positions may be absent
             yield Batch(ids, labels, positions=positions)
 
+    @property
+    def shortest(self) -> int:
+        """At least half of a window is text, after what every window begins with."""
+        return max(super().shortest, 2 * len(Marks.of(self.base.tokenizer).start))
+
     def fullest(self, size: int) -> Batch:
         """Return windows in which every piece is a target."""
-        ids = torch.zeros(size, self._window, dtype=torch.int64)
+        ids = torch.zeros(size, self.length, dtype=torch.int64)
         return Batch(ids, ids)
 
     def order(self, examples: Windows) -> np.ndarray:

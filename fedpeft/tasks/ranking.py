@@ -124,8 +124,8 @@ class Ranking(Task[Ranked]):
     kind: ClassVar[str] = "reply_ranking"
 
     def __init__(self, base: Base, federation: Federation, length: int, most: int | None = None) -> None:
-        super().__init__(base)
-        self.federation, self._length, self._most = federation, length, most
+        super().__init__(base, length)
+        self.federation, self._most = federation, most
         # What is said last is what is answered: a long context loses its beginning.
         self._from_the_end = deepcopy(base.tokenizer)
         self._from_the_end.truncation_side = "left"
@@ -174,7 +174,7 @@ class Ranking(Task[Ranked]):
 
     def fullest(self, size: int) -> Batch:
         """Return contexts of full length, each with a reply of its own of full length."""
-        ids = torch.zeros(size, self._length, dtype=torch.int64)
+        ids = torch.zeros(size, self.length, dtype=torch.int64)
         mask = torch.ones_like(ids)
         return Batch(ids, torch.arange(size).repeat(size, 1), mask, replies=(ids, mask))
 
@@ -201,10 +201,10 @@ class Ranking(Task[Ranked]):
 
     def _encode(self, excerpts: Sequence[Excerpt]) -> Ranked:
         found = pairs(excerpts)
-        replies, mask = padded([p.reply for p in found], self.base.tokenizer, self._length)
+        replies, mask = padded([p.reply for p in found], self.base.tokenizer, self.length)
         # Equal as the encoder reads them: it may not see case, or what is beyond its window.
         rows, first, own = np.unique(replies, axis=0, return_index=True, return_inverse=True)
-        contexts = Texts(*padded([p.context for p in found], self._from_the_end, self._length))
+        contexts = Texts(*padded([p.context for p in found], self._from_the_end, self.length))
         return Ranked(contexts, Texts(rows, mask[first]), own.reshape(-1).astype(np.int64))
 
 

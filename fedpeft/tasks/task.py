@@ -31,6 +31,7 @@ class Encoded(Protocol):
 
 
 E = TypeVar("E", bound=Encoded)
+_SHORTEST = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,18 +103,31 @@ class Task(ABC, Generic[E]):
     Parameters
     ----------
     base : Base
+    length : int
+        Most tokens of an example.
     """
 
     kind: ClassVar[str]
 
-    def __init__(self, base: Base) -> None:
-        self.base = base
+    def __init__(self, base: Base, length: int) -> None:
+        self.base, self.length = base, length
 
     def over(self, base: Base) -> Self:
         """Return the same examples over another copy of the base: how it is held does not change how they are read."""
         other = copy(self)
         other.base = base
         return other
+
+    def cut(self, length: int) -> Self:
+        """Return the same clients' examples, of at most ``length`` tokens."""
+        other = copy(self)
+        other.length = length
+        return other
+
+    @property
+    def shortest(self) -> int:
+        """Tokens below which an example is not worth reading."""
+        return _SHORTEST
 
     @property
     @abstractmethod

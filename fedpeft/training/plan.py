@@ -66,6 +66,7 @@ class Choice:
             "checkpointing": self.thrift.checkpointing,
             "chunk": self.thrift.chunk,
             "micro_batch": self.thrift.micro_batch,
+            "window": self.window,
         }
 
 
@@ -99,6 +100,14 @@ def thrifts(
         micro = (micro + 1) // 2
         ways.append(Thrift(checkpointing, chunk, micro))
     return ways
+
+
+def windows(length: int, shortest: int) -> list[int]:
+    """Return lengths of an example to try: as asked, then half as long each time, none below the shortest."""
+    found = [length]
+    while found[-1] >= 2 * shortest:
+        found.append(found[-1] // 2)
+    return found
 
 
 def smallest(
@@ -154,7 +163,7 @@ def plan(
         megabytes(budget),
         f"at least {megabytes(least.footprint.total)}",
         f"that is {least.held.dtype}, {least.held.precision}, {least.window} tokens, "
-        f"{least.thrift.micro_batch} at once; shorten data.window or take a smaller base",
+        f"{least.thrift.micro_batch} at once; take a smaller base or another method",
     )
 
 

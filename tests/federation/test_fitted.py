@@ -1,11 +1,14 @@
 """A class is fitted to its budget by the scenario alone, the same each time; auto is settled once, to a number."""
 
+import re
+
 import pytest
 
 from fedpeft.errors import FedpeftError
 from fedpeft.federation.fitted import SHARE, available, fitted, settled
 from fedpeft.federation.fleet import Fleet
 from fedpeft.scenario import Scenario
+from fedpeft.scenario.devices import DeviceTable
 from fedpeft.tasks import open_task
 from fedpeft.training.amounts import amount
 
@@ -28,8 +31,8 @@ def scenario(memory: str, **training: object) -> Scenario:
 
 def found(task, wanted: Scenario) -> dict:
     kind, record = fitted(wanted, wanted.classes[0], task)
-    assert (kind.precision, kind.chunk, kind.micro_batch) == tuple(
-        record[name] for name in ("precision", "chunk", "micro_batch")
+    assert (kind.precision, kind.chunk, kind.micro_batch, kind.window) == tuple(
+        record[name] for name in ("precision", "chunk", "micro_batch", "window")
     )
     assert record["predicted_bytes"] <= record["budget_bytes"]
     return record
@@ -41,8 +44,26 @@ def test_a_smaller_budget_saves_more_and_the_same_one_the_same(task):
     tight = found(task, scenario(f"{free['predicted_bytes'] - 1}"))
     assert tight == found(task, scenario(f"{free['predicted_bytes'] - 1}"))
     assert (tight["precision"], tight["chunk"]) == ("full", 64)
-    with pytest.raises(FedpeftError, match=r"training.memory: found '1MB', expected at least .*nf4, 64 tokens, 1 at"):
+    with pytest.raises(FedpeftError, match=r"training.memory: found '1MB', expected at least .*nf4, 16 tokens, 1 at"):
         found(task, scenario("1MB"))
+
+
+def test_the_window_is_shortened_last_and_examples_are_cut_so(task):
+    whole = scenario("1MB")
+    whole = whole.model_copy(update={"devices": [DeviceTable(name="all", share=1.0, window=64)]})
+    with pytest.raises(FedpeftError, match="64 tokens, 1 at") as least:
+        found(task, whole)
+    needed = re.search(r"at least (\d+)MB", str(least.value))
+    assert needed is not None
+    tight = scenario(f"{int(needed[1]) - 1}MB")
+    window = found(task, tight)["window"]
+    assert window in (16, 32)
+    fleet = Fleet(tight)
+    client = fleet.clients[0]
+    short, whole = fleet.splits(client), Fleet(scenario("1000GB")).splits(client)
+    assert short.train.ids.shape[1] == window < whole.train.ids.shape[1] == 64
+    assert len(short.test) > len(whole.test)
+    assert fleet.of(client).task.fullest(2).ids.shape == (2, window)
 
 
 def test_what_is_set_by_hand_stays(task):

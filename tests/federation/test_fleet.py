@@ -35,7 +35,15 @@ DEVICES = [
     {"name": "desktop", "share": 0.25, "dtype": "float32"},
     {"name": "laptop", "share": 0.25},
     {"name": "tablet", "share": 0.25, "precision": "int8"},
-    {"name": "phone", "share": 0.25, "precision": "nf4", "checkpointing": True, "micro_batch": 2, "chunk": 16},
+    {
+        "name": "phone",
+        "share": 0.25,
+        "precision": "nf4",
+        "window": 16,
+        "checkpointing": True,
+        "micro_batch": 2,
+        "chunk": 16,
+    },
 ]
 STEPS = {"steps": 3, "batch": 4, "learning_rate": 3e-3}
 

@@ -15,7 +15,7 @@ from fedpeft.federation.checkpoint import FILE
 from fedpeft.federation.folder import METRICS, PEOPLE, RUN, RunFolder
 from fedpeft.federation.inprocess import resume, simulate
 from fedpeft.federation.watcher import Silent
-from fedpeft.scenario import Scenario, load_scenario, parse_scenario
+from fedpeft.scenario import Scenario, parse_scenario
 
 from .conftest import TINY
 
@@ -49,19 +49,24 @@ def everything(run: Path) -> dict[str, bytes]:
     return {str(path.relative_to(run)): path.read_bytes() for path in wanted if path.is_file()}
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a run that was never stopped."""
+    return simulate(parse_scenario(TINY), tmp_path_factory.mktemp("whole"), engine="serial")
+
+
 @pytest.mark.parametrize("stage", ["round 2", "validate 2", "wrong user"])
 def test_a_stopped_run_ends_bit_equal_to_an_uninterrupted_one(
-    stage: str, smoke_run: Path, tmp_path: Path, repository: Path
+    stage: str, whole: Path, tiny: Scenario, tmp_path: Path
 ) -> None:
-    scenario = load_scenario(repository / "simulations" / "smoke.toml")
     with pytest.raises(KeyboardInterrupt):
-        simulate(scenario, tmp_path, Stops(stage), "serial")
+        simulate(tiny, tmp_path, Stops(stage), "serial")
     (run,) = tmp_path.iterdir()
     assert json.loads((run / RUN).read_text())["status"] == "interrupted"
     assert resume(run, engine="serial") == run
     assert json.loads((run / RUN).read_text())["status"] == "finished"
-    assert numbers(run) == numbers(smoke_run)
-    assert everything(run) == everything(smoke_run)
+    assert numbers(run) == numbers(whole)
+    assert everything(run) == everything(whole)
 
 
 def test_ctrl_c_while_base_and_text_are_read_leaves_a_run_that_is_the_latest(
@@ -99,16 +104,15 @@ def test_a_run_that_fails_after_its_first_line_of_metrics_is_kept(tiny: Scenario
     assert len(numbers(run)) == 1
 
 
-def test_a_finished_run_resumes_to_itself(smoke_run: Path) -> None:
-    before = everything(smoke_run)
-    resume(smoke_run)
-    assert everything(smoke_run) == before
+def test_a_finished_run_resumes_to_itself(whole: Path) -> None:
+    before = everything(whole)
+    resume(whole)
+    assert everything(whole) == before
 
 
-def test_a_damaged_checkpoint_is_refused(tmp_path: Path, repository: Path) -> None:
-    scenario = load_scenario(repository / "simulations" / "smoke.toml")
+def test_a_damaged_checkpoint_is_refused(tiny: Scenario, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        simulate(scenario, tmp_path, Stops("round 2"), "serial")
+        simulate(tiny, tmp_path, Stops("round 2"), "serial")
     (run,) = tmp_path.iterdir()
     content = (run / FILE).read_bytes()
     (run / FILE).write_bytes(content[: len(content) // 2])
@@ -116,8 +120,8 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path, repository: Path) -> No
         resume(run, engine="serial")
 
 
-def test_a_run_that_another_process_writes_is_refused(smoke_run: Path) -> None:
-    with RunFolder(smoke_run).lock(), pytest.raises(RunError, match="in use"), RunFolder(smoke_run).lock():
+def test_a_run_that_another_process_writes_is_refused(whole: Path) -> None:
+    with RunFolder(whole).lock(), pytest.raises(RunError, match="in use"), RunFolder(whole).lock():
         pass
 
 

@@ -54,13 +54,22 @@ def test_rolling_back_goes_forward_to_an_earlier_version(shelf, tmp_path):
     second, _ = put(shelf, tmp_path, 2)
     head = shelf.rollback()
     assert (head.number, head.version) == (3, first.id)
-    with pytest.raises(ShelfError, match="came after another"):
+    with pytest.raises(ShelfError, match="followed another"):
         shelf.rollback()
     assert shelf.rollback(to=second.id).number == 4
     third, _ = put(shelf, tmp_path, 3)
     assert third.parent == second.id
+    assert (shelf.rollback().version, shelf.rollback().version) == (second.id, first.id)
     with pytest.raises(ShelfError, match="channel"):
         shelf.rollback("beta")
+
+
+def test_a_version_that_one_channel_has_tried_becomes_anothers(shelf, tmp_path):
+    put(shelf, tmp_path, 1)
+    tried, _ = put(shelf, tmp_path, 2, channel="beta")
+    taken, head = put(shelf, tmp_path / "again", 2)
+    assert (taken, head.number, head.version) == (tried, 2, tried.id)
+    assert len(shelf.versions()) == 2
 
 
 def test_channels_have_numbers_of_their_own(shelf, tmp_path):
@@ -213,9 +222,9 @@ def test_a_document_of_another_kind_federation_signer_or_spelling_is_refused(sig
         (signed["version"], TRUST, "signature"),
         (signed["head"], Trust("other", TRUST.signers), "federation"),
         (signed["head"], Trust(FEDERATION, frozenset()), "signer"),
-        (b"", TRUST, "a head and its signature"),
-        (b"[]\n00", TRUST, "a head and its signature"),
-        (b'{"signer": 3}\n', TRUST, "signer"),
+        (b"", TRUST, "a document and its signature"),
+        (b"[]\n00", TRUST, "a document and its signature"),
+        (b'{"signer": 3}\n', TRUST, "a document and its signature"),
     ):
         with pytest.raises(ShelfError, match=match):
             Head.read(data, trust, "here")

@@ -11,7 +11,8 @@ from fedpeft.federation.folder import SCENARIO, RunFolder
 from fedpeft.federation.inprocess import resume
 from fedpeft.federation.ray import conduct_on_ray
 from fedpeft.federation.watcher import Silent
-from fedpeft.scenario import load_scenario
+from fedpeft.scenario import load_scenario, parse_scenario
+from tests.federation.conftest import TINY
 from tests.federation.test_resume import everything, numbers
 
 
@@ -46,9 +47,8 @@ def test_the_ray_engine_tells_why_a_run_failed(tmp_path: Path, repository: Path)
         conduct_on_ray(folder, nodes=8, cores=2, watcher=Silent())
 
 
-def test_another_seed_gives_another_result_and_seeds_are_pooled(tmp_path: Path, repository: Path) -> None:
-    overrides = ["seeds=[0, 1]", "federation.rounds=1", "personalization.people=2", "personalization.training.steps=1"]
-    scenario = load_scenario(repository / "simulations" / "smoke.toml", overrides)
+def test_another_seed_gives_another_result_and_seeds_are_pooled(tmp_path: Path) -> None:
+    scenario = parse_scenario({**TINY, "seeds": [0, 1]})
     run = simulate(scenario, tmp_path, workers=2)
     parts = [run / "seeds" / str(seed) for seed in (0, 1)]
     assert numbers(parts[0]) != numbers(parts[1])

@@ -12,12 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.federation.test_resume import everything, numbers
 
 FEDPEFT = ["-m", "fedpeft"]
 SMOKE = ["simulate", "simulations/smoke.toml", "--runs"]
+RESUME = [*FEDPEFT, "simulate", "--resume", "latest", "--runs"]
 
 
 def start(repository: Path, *arguments: str | Path) -> subprocess.Popen[str]:
@@ -62,27 +61,10 @@ def wait_for_round(runs: Path, round_: int) -> Path:
     raise AssertionError(f"round {round_} never came")
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_a_process_stopped_after_a_round_is_resumed_to_the_same_bits(
-    how: signal.Signals, repository: Path, tmp_path: Path, smoke_run: Path
-) -> None:
-    process = start(repository, *FEDPEFT, *SMOKE, tmp_path)
-    run = wait_for_round(tmp_path, 1)
-    process.send_signal(how)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == (-signal.SIGKILL if how is signal.SIGKILL else 130)
-    if how is signal.SIGINT:
-        assert "--resume latest" in errors
-        assert "Traceback" not in errors
-    assert json.loads((run / "run.json").read_text())["status"] in ("running", "interrupted")
-    assert resume(repository, tmp_path)["rounds"] == 2
-    assert numbers(run) == numbers(smoke_run)
-    assert everything(run) == everything(smoke_run)
-
-
-def test_a_run_killed_before_its_roll_call_is_the_latest_and_is_resumed(
+def test_a_run_stopped_three_times_in_three_ways_ends_in_the_same_bits(
     repository: Path, tmp_path: Path, smoke_run: Path
 ) -> None:
+    # Killed before its roll call: it is the latest all the same.
     process = start(repository, *FEDPEFT, *SMOKE, tmp_path)
     run = wait_for_folder(tmp_path)
     process.kill()
@@ -91,7 +73,23 @@ def test_a_run_killed_before_its_roll_call_is_the_latest_and_is_resumed(
     _, complained = finish(repository, *FEDPEFT, "report", "latest", "--runs", tmp_path, code=2)
     assert "a run that has not begun" in complained
     assert f"`fedpeft simulate --resume {run}`" in complained
+    # Ctrl-C before the first round.
+    process = start(repository, *RESUME, tmp_path)
+    wait_for_round(tmp_path, 0)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "--resume latest" in errors
+    assert "Traceback" not in errors
+    # Killed after the first round.
+    process = start(repository, *RESUME, tmp_path)
+    wait_for_round(tmp_path, 1)
+    process.kill()
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    assert json.loads((run / "run.json").read_text())["status"] == "running"
     assert resume(repository, tmp_path)["rounds"] == 2
+    assert numbers(run) == numbers(smoke_run)
     assert everything(run) == everything(smoke_run)
 
 

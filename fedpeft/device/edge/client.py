@@ -327,7 +327,7 @@ class EdgeClient:
             How many messages there were.
         """
         gone = self.store.forget()
-        self.home.personal.clear()
+        self.home.unlearn()
         with self._lock:
             self._typing = None
         self._tell(Forgotten(gone))
@@ -356,7 +356,7 @@ class EdgeClient:
 
     def _require_unchanged(self, began: str) -> None:
         if self.store.generation != began:
-            self.home.personal.clear()
+            self.home.unlearn()
             raise ConsentError(
                 "texts", "forgotten while it trained", "those it began with", "what it learnt is gone too"
             )

@@ -71,7 +71,7 @@ def conduct_deployed(
         return replace(server.keys(operator), people=True) if worker.scenario.secure else None
 
     keys()  # before anybody is waited for: a key that is missing is said at once
-    attendance = Attendance(link, worker, server.registry, keys, run.path.name, watcher)
+    attendance = Attendance(link, worker, server.registry, keys, run, watcher)
     point = Checkpoint.read(run.path, worker.scenario.digest, worker.size)
     end, roll = attendance.begin(point.round if point else 0, attendance.gather(server.settings.gathering, drain.heed))
     rounds = Rounds(link, worker, roll, end, run, watcher, renewed=attendance.renewed)

@@ -1,111 +1,32 @@
-"""A small federation with real processes on loopback: a server's folder, devices with keys of their own, nodes."""
+"""A small federation with real processes on loopback, from what :mod:`fedpeft.bench.loopback` has; and waiting for it."""
 
 from __future__ import annotations
 
 import os
-import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from fedpeft.adapters import Adapter
+from fedpeft.bench.loopback import QUICK, Node, enrol, found, free_port
 from fedpeft.federation.client import worker_at
 from fedpeft.federation.deployed.programs import running
-from fedpeft.federation.deployed.server_folder import ServerFolder, found_server
+from fedpeft.federation.deployed.server_folder import ServerFolder
 from fedpeft.federation.deployed.supervisor import Supervisor
 from fedpeft.federation.folder import SCENARIO, RunFolder
-from fedpeft.federation.joining import join_federation
-from fedpeft.federation.node import Rhythm
 from fedpeft.federation.server import GLOBAL_ADAPTER
 from fedpeft.methods.attached import SHARED
 from fedpeft.scenario import Scenario, parse_scenario
-from fedpeft.secagg.trust.enrolling import Pinned, accept, answer, ask, read_request
-from fedpeft.secagg.trust.registry import Registry
 
 from ..secure_rounds import open_rounds
 
+__all__ = ["QUICK", "Federation", "Node", "Up", "enrol", "found", "free_port", "scenario_of", "until"]
 CLIENTS, PATIENCE = 5, 900
-QUICK = Rhythm(soon=0.1, most=1.0, busy=60.0, idle=300.0, patience=2.0)
-
-
-def free_port() -> int:
-    """Return a port that nobody has now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def found(folder: Path) -> ServerFolder:
-    """Make a server on a free port."""
-    return found_server(folder, "loopback", folder / "operator", "127.0.0.1", free_port(), ["fed.example.org"])
-
-
-def enrol(server: ServerFolder, client: str, identity: Path, days: float = 1.0) -> None:
-    """Do what `client request`, `server enrol` and `client accept` do."""
-    pinned = Pinned.read(server.pinned_file)
-    identity.parent.mkdir(parents=True, exist_ok=True)
-    request, certificate = identity.with_suffix(".request"), identity.with_suffix(".certificate")
-    request.write_text(ask(client, identity, pinned))
-    registry = Registry(server.registry)
-    certified = registry.certify(read_request(request, pinned.federation), int(time.time() + days * 86_400))
-    certificate.write_text(answer(client, certified))
-    accept(identity, certificate, pinned, 0.0)
-
-
-class Node:
-    """A device in a process of its own, forked from this one, which has everything loaded."""
-
-    def __init__(
-        self,
-        server: ServerFolder,
-        scenario: Path,
-        folder: Path,
-        identity: Path,
-        address: str = "",
-        prepare: Callable[[], None] = lambda: None,
-    ) -> None:
-        self._prepare = prepare
-        self._arguments = (folder, address or server.address, scenario, identity, server.pinned_file, server.ca)
-        self._log = folder.with_suffix(".log")
-        self._process: Any = None
-
-    def start(self) -> None:
-        """Start it, or start it again."""
-        self._process = get_context("fork").Process(target=self._run, daemon=True)
-        self._process.start()
-
-    def kill(self) -> None:
-        """Kill -9."""
-        os.kill(self._process.pid, signal.SIGKILL)
-        self._process.join()
-
-    def stop(self) -> int:
-        """SIGTERM; return its exit code."""
-        self._process.terminate()
-        self._process.join(30)
-        if self._process.is_alive():
-            self.kill()
-        return int(self._process.exitcode)
-
-    @property
-    def log(self) -> str:
-        """Everything it said."""
-        return self._log.read_text() if self._log.exists() else ""
-
-    def _run(self) -> None:
-        self._prepare()
-        with self._log.open("a", buffering=1) as log:
-            node = join_federation(*self._arguments, lambda line: print(line, file=log), QUICK)
-            signal.signal(signal.SIGTERM, lambda *_: node.stop())
-            node.run()
 
 
 def until(holds: Callable[[], bool], seconds: float, what: Callable[[], str]) -> None:
