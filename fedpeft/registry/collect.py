@@ -42,7 +42,7 @@ def collect(shelf: Shelf, keep: int = 10) -> tuple[int, int]:
         versions = shelf.versions_in(index)
         known = {version.id for version in versions} | {Path(HEADS).name}
         files = {file.sha256 for version in versions for _, _, file in version.files()}
-        for part, wanted in ((VERSIONS, known), (BLOBS, files)):
+        for part, wanted in ((VERSIONS, known), (HEADS, set(index.channels())), (BLOBS, files)):
             for path in (shelf.folder / part).iterdir():
                 if path.name not in wanted:
                     freed += path.stat().st_size
