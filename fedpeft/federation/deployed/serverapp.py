@@ -24,6 +24,9 @@ from fedpeft.federation.session_keys import SessionKeys
 from fedpeft.federation.worker import Worker
 
 ENGINE, FINISHED = "deployed", "finished"
+# Seconds that a client has to agree on a session, in which there is nothing to compute: twice an idle node's pace. Who is
+# gone without a word costs no more than that when a session begins.
+_SESSION = 180.0
 # Longer than an idle node's pace: who is there hears of it, who is not gets the adapter with the next run.
 _HANDING_OUT = 120.0
 SERVER_FOLDER, RUN_FOLDER, OPERATOR_FOLDER = "server-folder", "run-folder", "operator-folder"
@@ -65,12 +68,13 @@ def conduct_deployed(grid: Grid, worker: Worker, run: RunFolder, server: ServerF
         When nothing new is to begin.
     """
     drain = Drain(server.path)
-    link, watcher = LinkGrid(grid, patience(worker, server)), UntilDrained(drain)
+    most, watcher = patience(worker, server), UntilDrained(drain)
+    link, door = LinkGrid(grid, most), LinkGrid(grid, min(most, _SESSION))
 
     def keys() -> SessionKeys | None:
         return replace(server.keys(operator), people=True) if worker.scenario.secure else None
 
-    attendance = Attendance(link, worker, server.registry, keys, run, watcher, drain.heed)
+    attendance = Attendance(door, worker, server.registry, keys, run, watcher, drain.heed)
     point = Checkpoint.read(run.path, worker.scenario.digest, worker.size)
     end, roll = attendance.begin(point.round if point else 0, attendance.gather(server.settings.gathering))
     rounds = Rounds(link, worker, roll, end, run, watcher, renewed=attendance.renewed)
