@@ -24,7 +24,7 @@ from fedpeft.federation.session_keys import SessionKeys
 from fedpeft.federation.worker import Worker
 
 ENGINE, FINISHED = "deployed", "finished"
-# Seconds that a client has to agree on a session, in which there is nothing to compute: twice an idle node's pace. Who is
+# Seconds that a client has to agree on a session, where there is nothing to compute: twice an idle node's pace. Who is
 # gone without a word costs no more than that when a session begins.
 _SESSION = 180.0
 # Longer than an idle node's pace: who is there hears of it, who is not gets the adapter with the next run.
