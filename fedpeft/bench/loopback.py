@@ -62,7 +62,6 @@ class Node:
         The device's own.
     address : str
         Where it finds the server; the server's own address by default.
-    rhythm : Rhythm
     prepare : callable
         Called in the device's process, before anything else.
     """
@@ -74,11 +73,10 @@ class Node:
         folder: Path,
         identity: Path,
         address: str = "",
-        rhythm: Rhythm = QUICK,
         prepare: Callable[[], None] = lambda: None,
     ) -> None:
         self._arguments = (folder, address or server.address, scenario, identity, server.pinned_file, server.ca)
-        self._prepare, self._rhythm, self.log_file = prepare, rhythm, folder.with_suffix(".log")
+        self._prepare, self.log_file = prepare, folder.with_suffix(".log")
         self._process: Any = None
 
     @property
@@ -113,6 +111,6 @@ class Node:
         """Take part in this process, until SIGTERM."""
         self._prepare()
         with self.log_file.open("a", buffering=1) as log:
-            node = join_federation(*self._arguments, lambda line: print(line, file=log), self._rhythm)
+            node = join_federation(*self._arguments, lambda line: print(line, file=log), QUICK)
             signal.signal(signal.SIGTERM, lambda *_: node.stop())
             node.run()

@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import Any, Protocol
+from typing import Protocol
 
 import psutil
 
@@ -108,13 +108,17 @@ def run(full: bool) -> Result:
     """
     count = 10 if full else 3
     with TemporaryDirectory(prefix="fedpeft-transport-") as folder:
-        ours = measure(Path(folder) / "embedded", _scenario("embedded", count, 10 if full else 4), stock=False)
-        theirs = measure(Path(folder) / "stock", _scenario("stock", count, 2 if full else 1), stock=True)
+        place = Path(folder)
+        # Both servers start at once: that is not what is measured. The nodes work one kind after the other.
+        with (
+            served(place / "embedded", _scenario("embedded", count, 10 if full else 4)) as embedded,
+            served(place / "stock", _scenario("stock", count, 2 if full else 1), stock=True) as stock,
+        ):
+            ours, theirs = embedded.measure(), stock.measure()
         secure = {}
         if full:
-            scenario = _scenario("secure", count, 5, "pairwise")
-            found = measure(Path(folder) / "secure", scenario, stock=False).figures()
-            secure = {f"secure_{name}": value for name, value in found.items()}
+            with served(place / "secure", _scenario("secure", count, 5, "pairwise")) as federation:
+                secure = {f"secure_{name}": value for name, value in federation.measure().figures().items()}
     figures = {
         "client_time_speedup_vs_stock": theirs.client_seconds / ours.client_seconds,
         **ours.figures(),
@@ -124,62 +128,84 @@ def run(full: bool) -> Result:
     return Result(figures, {"name": "flower-supernode 1.41, same app and SuperLink", **theirs.figures()})
 
 
-def measure(folder: Path, scenario: Scenario, stock: bool) -> Measured:
-    """Run a federation to its end."""
-    server = found(folder / "server")
-    reference = RunFolder(folder / "reference")
-    reference.write(SCENARIO, scenario.model_dump(mode="json"))
-    file = reference.path / SCENARIO
-    relay = Relay(server)
-    clients = worker_at(str(file), str(reference.path)).client_ids
-    make = _stock_node if stock else _embedded_node
-    nodes = [make(server, file, folder, client, relay.address) for client in clients]
-    with ExitStack() as stack:
-        if not stock:
-            stack.enter_context(_living(nodes))  # forked before there are threads
-        stack.callback(relay.stop)
-        relay.start()
-        run_folder = stack.enter_context(_supervised(server, scenario, len(clients)))
-        if stock:
-            stack.enter_context(_living(nodes))  # one that is not admitted yet would give up for good
-        measured = _watch(run_folder, nodes, relay, scenario.federation.rounds)
-        for node in nodes:
+@dataclass
+class Federation:
+    """A server that runs, and the devices that it has enrolled.
+
+    Parameters
+    ----------
+    run : RunFolder
+    rounds : int
+    relay : Relay
+    nodes : sequence of AnyNode
+    stock : bool
+        Whether the nodes are Flower's; they are yet to be started, because one that is not admitted gives up for good.
+    said : list of str
+        What the server's supervisor says.
+    """
+
+    run: RunFolder
+    rounds: int
+    relay: Relay
+    nodes: Sequence[AnyNode]
+    stock: bool
+    said: list[str]
+
+    def measure(self) -> Measured:
+        """Look at the clients when the first round begins, and when the last has ended; then stop them."""
+        admitted = _wait(lambda: sum(line.endswith("is admitted") for line in self.said), len(self.nodes), "nodes")
+        if self.stock:
+            for node in self.nodes:
+                node.start()
+        _wait(lambda: len(self.run.lines(METRICS)), 1, "first rounds")
+        before, spent = self.relay.traffic, sum(processor_time(node.pid) for node in self.nodes)
+        _wait(lambda: len(self.run.lines(METRICS)), self.rounds + 1, "rounds")
+        traffic, seconds = self.relay.traffic - before, sum(processor_time(node.pid) for node in self.nodes) - spent
+        for node in self.nodes:
             node.stop()  # while there is a server to take leave of
-        return measured
+        rows = self.run.lines(METRICS)[1 : self.rounds + 1]
+        late = [reason for row in rows for reason in row.get("reasons", {}).values()]
+        if late:
+            raise RunError("transport", late[0], f"rounds that all {admitted} answer")
+        share = len(self.nodes) * self.rounds
+        clocked = median(row["seconds"] for row in rows)
+        return Measured(len(self.nodes), self.rounds, clocked, seconds / share, traffic)
 
 
 @contextmanager
-def _living(nodes: Sequence[AnyNode]) -> Iterator[None]:
-    for node in nodes:
-        node.start()
-    try:
-        yield
-    finally:
+def served(folder: Path, scenario: Scenario, stock: bool = False) -> Iterator[Federation]:
+    """Start a federation's server, and its devices where they are embedded nodes."""
+    server = found(folder / "server")
+    reference = RunFolder(folder / "reference")
+    reference.write(SCENARIO, scenario.model_dump(mode="json"))
+    file, relay = reference.path / SCENARIO, Relay(server)
+    clients = worker_at(str(file), str(reference.path)).client_ids
+    make = _stock_node if stock else _embedded_node
+    nodes = [make(server, file, folder, client, relay.address) for client in clients]
+    said: list[str] = []
+    supervisor = Supervisor(server, scenario, server.path / "operator", said.append)
+    thread = threading.Thread(target=supervisor.run, daemon=True)
+    with ExitStack() as stack:
         for node in nodes:
-            node.stop()
+            stack.callback(node.stop)
+            if not stock:
+                node.start()  # forked before there are threads of this federation
+        stack.callback(relay.stop)
+        relay.start()
+        thread.start()
+        stack.callback(thread.join)
+        stack.callback(supervisor.stop)
+        yield Federation(supervisor.run_folder, scenario.federation.rounds, relay, nodes, stock, said)
 
 
-def _watch(run_folder: RunFolder, nodes: Sequence[AnyNode], relay: Relay, rounds: int) -> Measured:
-    """Look at the clients when the first round begins, and when the last has ended."""
-    _rounds_of(run_folder, 1)
-    before, spent = relay.traffic, sum(processor_time(node.pid) for node in nodes)
-    rows = _rounds_of(run_folder, rounds + 1)[1:]
-    traffic, seconds = relay.traffic - before, sum(processor_time(node.pid) for node in nodes) - spent
-    late = [reason for row in rows for reason in row.get("reasons", {}).values()]
-    if late:
-        raise RunError("transport", late[0], "rounds that everybody answers")
-    clocked = median(row["seconds"] for row in rows)
-    return Measured(len(nodes), rounds, clocked, seconds / (len(nodes) * rounds), traffic)
-
-
-def _rounds_of(run_folder: RunFolder, count: int) -> list[dict[str, Any]]:
-    """Wait for so many lines of metrics."""
+def _wait(count: Callable[[], int], wanted: int, what: str) -> int:
+    """Wait for so many of something."""
     end = time.monotonic() + _PATIENCE
-    while len(rows := run_folder.lines(METRICS)) < count:
+    while (now := count()) < wanted:
         if time.monotonic() > end:
-            raise RunError("rounds", len(rows), f"{count} in {_PATIENCE:.0f} s")
+            raise RunError(what, now, f"{wanted} in {_PATIENCE:.0f} s")
         time.sleep(_LOOK)
-    return rows[:count]
+    return now
 
 
 def processor_time(pid: int) -> float:
@@ -192,25 +218,6 @@ def processor_time(pid: int) -> float:
         except psutil.NoSuchProcess:
             continue  # ended meanwhile: its parent has its time
     return total
-
-
-@contextmanager
-def _supervised(server: ServerFolder, scenario: Scenario, clients: int) -> Iterator[RunFolder]:
-    """Run a server from when it has admitted so many nodes."""
-    said: list[str] = []
-    supervisor = Supervisor(server, scenario, server.path / "operator", said.append)
-    thread = threading.Thread(target=supervisor.run, daemon=True)
-    thread.start()
-    try:
-        end = time.monotonic() + _PATIENCE
-        while sum(line.endswith("is admitted") for line in said) < clients:
-            if time.monotonic() > end:
-                raise RunError("SuperLink", said[-1:], f"{clients} nodes that are admitted")
-            time.sleep(_LOOK)
-        yield supervisor.run_folder
-    finally:
-        supervisor.stop()
-        thread.join()
 
 
 def _embedded_node(server: ServerFolder, scenario: Path, folder: Path, client: str, address: str) -> AnyNode:

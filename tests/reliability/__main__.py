@@ -82,7 +82,7 @@ def play_stock(chosen: list[str]) -> list[dict[str, Any]]:
 
 def _one_stock(name: str) -> dict[str, Any]:
     with TemporaryDirectory(prefix="fedpeft-stock-", ignore_cleanup_errors=True) as folder:
-        extra = moved_clock(Path(folder) / "clock") if name == "clock" else None
+        extra = moved_clock() if name == "clock" else None
         with StockFederation(Path(folder) / "federation", extra) as federation:
             said, seconds = outcome(federation, INJECTED[name])
     row = {"fault": name, "note": said, "recovery_s": seconds and round(seconds, 1), **stamp()}
@@ -100,6 +100,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--stock", action="store_true", help="stock Flower instead of fedpeft")
     parser.add_argument("--only", default="", help="names of faults, separated by commas")
+    parser.add_argument("--part", choices=("kept", "ended"), help="faults after which everybody is back, or the others")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     wanted = options.only.split(",") if options.only else _NAMES
@@ -109,7 +110,8 @@ def main() -> int:
         play_stock([name for name in wanted if name in INJECTED])
         write_page()
         return 0
-    rows = play([fault for fault in FAULTS if fault.name in wanted])
+    parts = {"kept": (False,), "ended": (True,), None: (False, True)}[options.part]
+    rows = play([fault for fault in FAULTS if fault.name in wanted and fault.loses in parts])
     write_page()
     bad = [row["fault"] for row in rows if row["lost_rounds"] or row["wrong_sums"] or not row["within"]]
     print(f"{len(rows)} faults; not as it must be: {bad or 'none'}")

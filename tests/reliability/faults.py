@@ -100,7 +100,7 @@ def _supervisor(op: Operation) -> str:
 
 
 def _locked(op: Operation) -> str:
-    lock_database(op.server.flower / "superlink.sqlite", HELD)
+    lock_database(op.server.database, HELD)
     return f"write lock held {HELD:.0f} s"
 
 

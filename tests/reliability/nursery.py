@@ -12,7 +12,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
 from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
@@ -22,12 +21,11 @@ from flwr.app import Context, Message
 
 from fedpeft.bench.loopback import Node
 from fedpeft.errors import FedpeftError
-from fedpeft.federation import flower_fleet, flower_internals, joining
+from fedpeft.federation import flower_internals, joining
 from fedpeft.federation.client import client_app
 from fedpeft.federation.worker import Worker
 
-HOUR = 3600.0
-MOODS = ("", "an hour ahead", "of another version")
+from ..federation.deployed.clock import an_hour_ahead
 
 
 class Nursery:
@@ -54,7 +52,7 @@ class Nursery:
         self.pid = pid
 
     def start(self, index: int, mood: str = "") -> None:
-        """Start a node."""
+        """Start a node: as it is, `an hour ahead`, or `of another version`."""
         self._ours.send((index, mood))
         self.pids[index] = self._ours.recv()
 
@@ -121,7 +119,7 @@ class Nursery:
         _show_payloads(self.folder / "clear")
         _obey(self.folder / f"die-{index}")
         if mood == "an hour ahead":
-            _move_clock(HOUR)
+            an_hour_ahead()
         elif mood:
             flower_internals.version = lambda name: "1.39.0"  # what importlib says of an older installation
         node = self._nodes[index]
@@ -164,14 +162,3 @@ def _obey(order: Path) -> None:
         return reply
 
     joining.client_app = lambda: client_app([mod])  # type: ignore[assignment]
-
-
-def _move_clock(ahead: float) -> None:
-    class Moved(datetime):
-        @classmethod
-        def now(cls, tz: Any = None) -> datetime:
-            return datetime.now(tz) + timedelta(seconds=ahead)
-
-    now = time.time
-    time.time = lambda: now() + ahead
-    flower_fleet.datetime = Moved  # type: ignore[misc,attr-defined]

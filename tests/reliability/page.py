@@ -53,8 +53,8 @@ Beside it stands what the same fault did to stock Flower: its SuperLink with the
 same relay, FedAvg over three clients that add one. Cells marked *earlier* are from a measurement of the same version
 that was not repeated here.
 
-`make reliability` measures all of it again and writes this page; `tests/reliability/results/` holds the lines that it is
-made of.
+`make reliability` measures it again, `make reliability-stock` what stock Flower does and what a round costs, `make soak` the
+soak; each writes this page. `tests/reliability/results/` holds the lines that it is made of.
 
 """
 

@@ -105,8 +105,8 @@ class Memory:
         return table
 
 
-def soak(rounds: int, seed: int, folder: Path) -> dict[str, Any]:
-    """Run so many rounds and kill; return the figures."""
+def soak(rounds: int, seed: int, seconds: float, folder: Path) -> dict[str, Any]:
+    """Run so many rounds, or as many as there is time for, and kill; return the figures."""
     chance, killed = random.Random(seed), Counter[str]()
     kills: list[tuple[float, str]] = []
     op = Operation(folder / "federation", scenario_of("soak", CLIENTS, COHORT, rounds), relayed=False)
@@ -114,36 +114,44 @@ def soak(rounds: int, seed: int, folder: Path) -> dict[str, Any]:
     with op:
         memory.start()
         op.settle()
-        while op.keeper.last < rounds - 1:
+        while op.keeper.last < rounds - 1 and memory.now < seconds:
             time.sleep(chance.uniform(*_PAUSE))
             kind = chance.choices([*_WEIGHTS], [*_WEIGHTS.values()])[0]
             if op.keeper.last >= rounds - 1:
                 break
-            _kill(op, kind, chance)
+            with suppress(TimeoutError, psutil.Error):  # it has just ended, and is not there again yet
+                _kill(op, kind, chance)
             killed[kind] += 1
             kills.append((memory.now, kind))
             print(f"{memory.now:6.1f} s  round {op.keeper.last:3}  kill -9 of {kind}", flush=True)
-        code = op.finish(300)
+        if op.keeper.last < rounds - 1:
+            op.down()
+        else:
+            op.finish(300)
         memory.stop()
         verdict = op.keeper.verdict()
-        worker, last = op.worker, op.keeper.seen[op.keeper.last].point
-        adapter = Adapter.load(op.run.path / GLOBAL_ADAPTER, worker.base.fingerprint).vector
-        final = np.array_equal(adapter, worker.attached.initial[SHARED] + published(last.change))
+        wrong = len(verdict.wrong) + (op.keeper.last == rounds and not _saved(op))
     draw(memory.samples, kills)
     return {
         "rounds": verdict.rounds,
         "kills": sum(killed.values()),
-        "wrong_sums": len(verdict.wrong) + (not final),
-        "lost_rounds": len(verdict.lost) + rounds - verdict.rounds,
+        "wrong_sums": wrong,
+        "lost_rounds": len(verdict.lost) + op.keeper.last - verdict.rounds,
         "unchecked": len(verdict.unchecked),
         "burnt": verdict.burnt,
         "killed": dict(sorted(killed.items())),
-        "exit": code,
         "seconds": round(time.monotonic() - start, 1),
         "memory_mib": memory.table(),
         "seed": seed,
         **stamp(),
     }
+
+
+def _saved(op: Operation) -> bool:
+    """Say whether the adapter that was saved at the end is the one of the last round."""
+    adapter = Adapter.load(op.run.path / GLOBAL_ADAPTER, op.worker.base.fingerprint).vector
+    change = op.keeper.seen[op.keeper.last].point.change
+    return np.array_equal(adapter, op.worker.attached.initial[SHARED] + published(change))
 
 
 def _kill(op: Operation, kind: str, chance: random.Random) -> None:
@@ -189,10 +197,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=345.0, help="end after so long, with fewer rounds")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with TemporaryDirectory(prefix="fedpeft-soak-", ignore_cleanup_errors=True) as folder:
-        found = soak(options.rounds, options.seed, Path(folder))
+        found = soak(options.rounds, options.seed, options.seconds, Path(folder))
     RESULTS.mkdir(exist_ok=True)
     keep(SOAK, [{"part": "soak", **found}], "part", ["soak"])
     write_page()

@@ -6,7 +6,6 @@ The rounds check themselves: the clients add 1 to what they are sent, so after n
 from __future__ import annotations
 
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,7 +17,7 @@ from fedpeft.bench.loopback import found
 from fedpeft.bench.relay import Relay
 from fedpeft.bench.stock import StockNode
 from fedpeft.errors import LinkError
-from fedpeft.federation.deployed.programs import Program
+from fedpeft.federation.deployed.commands import superexec, superlink
 from fedpeft.federation.flower_control import ControlLine
 from fedpeft.federation.flower_link import trusting
 from fedpeft.federation.superlink import environment_at
@@ -101,16 +100,8 @@ class StockFederation:
         self.server = found(self.disk / "server")
         self.home, self._out = self.server.flower, folder / "rounds"
         self.relay = Relay(self.server)
-        server, port = self.server, str(self.server.settings.port)
-        tls = ("--ssl-ca-certfile", server.ca, "--ssl-certfile", server.certificate)
-        tls += ("--ssl-keyfile", server.certificate_key, "--superexec-auth-secret-file", server.secret)
-        superlink = ["flower-superlink", "--isolation", "process", "--enable-supernode-auth"]
-        superlink += ["--disable-runtime-dependency-installation", "--database", str(self.home / "superlink.sqlite")]
-        superlink += [*map(str, tls), "--host", "127.0.0.1", "--port", port]
-        executor = ["flower-superexec", "--runtime-api-address", server.address, "--root-certificates", str(server.ca)]
-        executor += ["--superexec-auth-secret-file", str(server.secret)]
-        self.superlink = Program("superlink", superlink, self.home)
-        self.executor = Program("superexec", executor, self.home)
+        server = self.server
+        self.superlink, self.executor = superlink(server), superexec(server)
         self.nodes, self.keys = list[StockNode](), list[NodeKey]()
         for number in range(NODES):
             key = own_node_key(folder / f"{number}.pem")
@@ -269,7 +260,7 @@ INJECTED: dict[str, Callable[[StockFederation], object]] = {
     "serverapp": lambda federation: federation.serverapp().kill(),
     "superlink-10": lambda federation: federation.restart_superlink(10.0),
     "superlink-90": lambda federation: federation.restart_superlink(90.0),
-    "database": lambda federation: lock_database(federation.home / "superlink.sqlite", HELD),
+    "database": lambda federation: lock_database(federation.server.database, HELD),
     "disk": _full,
     "clock": lambda federation: None,
     "proxy-500": _relayed("refuse"),
@@ -298,16 +289,9 @@ def _answers(control: ControlLine) -> bool:
     return True
 
 
-def moved_clock(folder: Path) -> dict[str, str]:
+def moved_clock() -> dict[str, str]:
     """Return an environment in which Python's clock is an hour ahead."""
-    folder.mkdir()
-    (folder / "sitecustomize.py").write_text(
-        "import datetime, time\n"
-        "now, real = time.time, datetime.datetime\n"
-        "class Moved(real):\n"
-        "    @classmethod\n"
-        "    def now(cls, tz=None):\n"
-        "        return real.now(tz) + datetime.timedelta(hours=1)\n"
-        "datetime.datetime, time.time = Moved, lambda: now() + 3600\n"
-    )
-    return {"PYTHONPATH": f"{folder}:{sys.path[0]}"}
+    return {
+        "PYTHONPATH": str(Path(__file__).parents[1] / "federation" / "deployed" / "wrong_clock"),
+        "CLOCK_AHEAD": "3600",
+    }

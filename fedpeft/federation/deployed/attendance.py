@@ -60,8 +60,6 @@ class Attendance:
     folder : RunFolder
         Of the run; ``skipped.json`` says who was turned away and why.
     watcher : Watcher
-    heed : callable
-        Called while nodes are waited for; raises when they are not to be waited for any more.
     """
 
     def __init__(
@@ -72,25 +70,26 @@ class Attendance:
         keys: Callable[[], SessionKeys | None],
         folder: RunFolder,
         watcher: Watcher,
-        heed: Callable[[], None] = lambda: None,
     ) -> None:
         self._link: Link = link
         self._grid: Grid = link
         self._worker, self._registry, self._keys = worker, registry, keys
-        self._folder, self._watcher, self._heed = folder, watcher, heed
+        self._folder, self._watcher = folder, watcher
         self._begun = 0
         self._greeted: dict[int, int] = {}
         self._asked: dict[str, int] = {}
         self._called = Called({}, {}, {})
         self._skipped: dict[str, str] = {}
 
-    def gather(self, patience: float) -> Roll:
+    def gather(self, patience: float, heed: Callable[[], None] = lambda: None) -> Roll:
         """Call the roll of who is there: enrolled nodes only, each under its own name; who is wrong is left out.
 
         Parameters
         ----------
         patience : float
             Seconds to wait for all who are enrolled.
+        heed : callable, optional
+            Called again and again meanwhile; what it raises ends the wait.
 
         Raises
         ------
@@ -100,11 +99,11 @@ class Attendance:
         names: dict[int, str] = {}
 
         def present() -> list[int]:
-            self._heed()
+            heed()
             names.update(found := self._present())
             return sorted(found)
 
-        expected = len(self._awaited(self._enrolled()))
+        expected = len(self._expected(self._enrolled()))
         least = self._worker.scenario.federation.minimum
         ids = wait_for_nodes(present, max(expected, least), least, patience)
         called = greet(self._grid, ids, agreed(self._worker), names)
@@ -154,16 +153,16 @@ class Attendance:
     def _enrolled(self) -> set[str]:
         return set(admitted(self._registry, time.time()).values())
 
+    def _expected(self, enrolled: set[str]) -> set[str]:
+        """Return which of those who are enrolled the scenario is for."""
+        return enrolled if self._worker.scenario.enrolled else enrolled & set(self._worker.client_ids)
+
     def _present(self) -> dict[int, str]:
         """Return the clients of this scenario that are enrolled and online, by node id."""
         known = admitted(self._registry, time.time())
-        clients = self._awaited(set(known.values()))
+        clients = self._expected(set(known.values()))
         found = {node: known.get(public, "") for node, public in self._link.nodes().items()}
         return {node: client for node, client in found.items() if client in clients}
-
-    def _awaited(self, enrolled: set[str]) -> set[str]:
-        """Return who may take part: the scenario's clients, or all where those are whoever is enrolled."""
-        return enrolled if self._worker.scenario.enrolled else enrolled & set(self._worker.client_ids)
 
     def _greet(self, round_: int, strangers: set[int]) -> None:
         """Ask who has come who they are; what they say is heard before a later round."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -12,25 +11,11 @@ import pytest
 
 from fedpeft.federation.deployed.status import status_of
 
+from .clock import an_hour_ahead
 from .faulty_proxy import CUT, CUT_REPLY, GARBAGE, FaultyProxy
 from .federation import CLIENTS, Federation, Node, found, scenario_of
 
 _LARGE = 4096  # bytes: the part of a message that holds the numbers
-
-
-def an_hour_ahead() -> None:
-    """Set this process's clock, as far as Flower and the node look at it."""
-    from flwr.app.message import message
-
-    from fedpeft.federation import flower_fleet
-
-    class Fast(datetime):
-        @classmethod
-        def now(cls, tz=None):
-            return datetime.now(tz) + timedelta(hours=1)
-
-    flower_fleet.datetime = Fast
-    message.now = lambda: datetime.now(UTC) + timedelta(hours=1)
 
 
 @pytest.fixture
