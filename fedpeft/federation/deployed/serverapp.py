@@ -24,6 +24,9 @@ from fedpeft.federation.session_keys import SessionKeys
 from fedpeft.federation.worker import Worker
 
 ENGINE, FINISHED = "deployed", "finished"
+# Seconds that a client has to agree on a session, where there is nothing to compute: twice an idle node's pace. Who is
+# gone without a word costs no more than that when a session begins.
+_SESSION = 180.0
 # Longer than an idle node's pace: who is there hears of it, who is not gets the adapter with the next run.
 _HANDING_OUT = 120.0
 SERVER_FOLDER, RUN_FOLDER, OPERATOR_FOLDER = "server-folder", "run-folder", "operator-folder"
@@ -65,19 +68,20 @@ def conduct_deployed(
     drain : Drain
         Heeded before the first round and after each.
     """
-    link, watcher = LinkGrid(grid, patience(worker, server)), UntilDrained(drain)
+    most, watcher = patience(worker, server), UntilDrained(drain)
+    link, door = LinkGrid(grid, most), LinkGrid(grid, min(most, _SESSION))
 
     def keys() -> SessionKeys | None:
         return replace(server.keys(operator), people=True) if worker.scenario.secure else None
 
     keys()  # before anybody is waited for: a key that is missing is said at once
-    attendance = Attendance(link, worker, server.registry, keys, run, watcher)
+    attendance = Attendance(door, worker, server.registry, keys, run, watcher)
     point = Checkpoint.read(run.path, worker.scenario.digest, worker.size)
     end, roll = attendance.begin(point.round if point else 0, attendance.gather(server.settings.gathering, drain.heed))
     rounds = Rounds(link, worker, roll, end, run, watcher, renewed=attendance.renewed)
     change = federate(rounds, sum_people)
     if worker.scenario.enrolled:
-        hand_out(LinkGrid(grid, min(_HANDING_OUT, patience(worker, server))), rounds, change)
+        hand_out(LinkGrid(grid, min(_HANDING_OUT, most)), rounds, change)
 
 
 def patience(worker: Worker, server: ServerFolder) -> float:
