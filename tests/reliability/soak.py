@@ -197,7 +197,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--seconds", type=float, default=345.0, help="end after so long, with fewer rounds")
+    parser.add_argument("--seconds", type=float, default=3600.0, help="end after so long, with fewer rounds")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with TemporaryDirectory(prefix="fedpeft-soak-", ignore_cleanup_errors=True) as folder:
