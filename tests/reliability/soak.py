@@ -30,7 +30,7 @@ from .page import write_page
 from .record import REPOSITORY, RESULTS, SOAK, keep, stamp
 
 CLIENTS, COHORT = 6, 5
-PLOT = REPOSITORY / "docs" / "img" / "soak.svg"
+PLOT = REPOSITORY / "docs" / "images" / "soak.png"
 _PAUSE = (5.0, 14.0)
 _WEIGHTS = {"nodes": 0.84, "the ServerApp": 0.06, "the SuperLink": 0.1}
 _MIB, _GROWN = 1 << 20, 20.0
@@ -171,7 +171,6 @@ def draw(samples: list[Sample], kills: list[tuple[float, str]]) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
-    matplotlib.rcParams["svg.hashsalt"] = "soak"
     from matplotlib import pyplot as plt
 
     figure, (server, nodes) = plt.subplots(2, 1, figsize=(8, 5), sharex=True)
@@ -188,7 +187,7 @@ def draw(samples: list[Sample], kills: list[tuple[float, str]]) -> None:
     nodes.set_xlabel("seconds; grey: kill -9")
     figure.tight_layout()
     PLOT.parent.mkdir(exist_ok=True)
-    figure.savefig(PLOT, metadata={"Date": None})
+    figure.savefig(PLOT, dpi=100)
     plt.close(figure)
 
 
