@@ -175,21 +175,21 @@ def _stranger(op: Operation) -> str:
     return f"refused {refusals.most_common(1)[0][0]}"
 
 
-def _gone_from_link(op: Operation, index: int, said: str) -> str:
-    client = op.worker.client_ids[index]
+def _shut_out(op: Operation, index: int) -> None:
     before = op.log.count("is not admitted any more")
-    start = time.monotonic()
-    op.until(lambda: op.log.count("is not admitted any more") > before, 200, f"end of {client}")
-    return f"{said} after {time.monotonic() - start:.0f} s; the rounds go on with the others"
+    op.until(lambda: op.log.count("is not admitted any more") > before, 200, f"end of {op.worker.client_ids[index]}")
 
 
 def _revoked(op: Operation) -> str:
     Registry(op.server.registry).revoke(op.worker.client_ids[REVOKED])
-    return _gone_from_link(op, REVOKED, "shut out")
+    start = time.monotonic()
+    _shut_out(op, REVOKED)
+    return f"shut out after {time.monotonic() - start:.0f} s; the rounds go on with the others"
 
 
 def _expired(op: Operation) -> str:
-    return _gone_from_link(op, EXPIRING, "shut out")
+    _shut_out(op, EXPIRING)
+    return "shut out at the next look at the registry, which is once a minute; the rounds go on with the others"
 
 
 def _old(op: Operation) -> str:

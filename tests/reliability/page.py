@@ -132,9 +132,10 @@ def _soak(rows: list[dict[str, Any]]) -> str:
 |---|---|---|---|---|---|
 | {row["rounds"]} | {row["kills"]} | {row["wrong_sums"]} | {row["lost_rounds"]} | {row["burnt"]} | {row["seconds"] / 60:.1f} |
 
-![Resident memory of the server's programs and of the nodes over the soak](img/soak.svg)
+![Resident memory of the server's programs and of the nodes over the soak](images/soak.png)
 
-Resident memory in MiB, of processes older than 20 s: at the end of the first third, the most, and at the end.
+Resident memory in MiB, of processes older than 20 s: at the end of the first third, the most, and at the end. What nodes share
+with the process that they are forked from counts in each.
 
 | process | first third | most | end |
 |---|---|---|---|
@@ -147,6 +148,7 @@ def _transport(rows: list[dict[str, Any]]) -> str:
     if not rows:
         return ""
     ours, theirs, machine = rows[-1]["figures"], rows[-1]["rival"], rows[-1]["machine"]
+    secure = "secure_rounds" in ours
     table = "".join(
         f"| {words} | {_number(ours.get(name))} | {_number(theirs.get(name))} | {_number(ours.get(f'secure_{name}'))} |\n"
         for name, words in _COSTS.items()
@@ -154,7 +156,7 @@ def _transport(rows: list[dict[str, Any]]) -> str:
     return f"""
 ## What a round costs
 
-`fedpeft bench transport --full --json`, {ours["nodes"]} nodes of each kind, the same app on the same kind of SuperLink.
+`fedpeft bench transport{" --full" if secure else ""} --json`, {ours["nodes"]} nodes of each kind, the same app on the same kind of SuperLink.
 Requests and bytes are counted by a relay that ends TLS in front of the SuperLink: HTTP with its heads, polls and heartbeats
 included, with nodes that ask every 0.1 to 1 s. Processor time is that of a node and of all that it starts.
 `client_time_speedup_vs_stock` is **{ours["client_time_speedup_vs_stock"]:.0f}**.

@@ -30,7 +30,7 @@ from .page import write_page
 from .record import REPOSITORY, RESULTS, SOAK, keep, stamp
 
 CLIENTS, COHORT = 6, 5
-PLOT = REPOSITORY / "docs" / "img" / "soak.svg"
+PLOT = REPOSITORY / "docs" / "images" / "soak.png"
 _PAUSE = (5.0, 14.0)
 _WEIGHTS = {"nodes": 0.84, "the ServerApp": 0.06, "the SuperLink": 0.1}
 _MIB, _GROWN = 1 << 20, 20.0
@@ -171,7 +171,6 @@ def draw(samples: list[Sample], kills: list[tuple[float, str]]) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
-    matplotlib.rcParams["svg.hashsalt"] = "soak"
     from matplotlib import pyplot as plt
 
     figure, (server, nodes) = plt.subplots(2, 1, figsize=(8, 5), sharex=True)
@@ -188,7 +187,7 @@ def draw(samples: list[Sample], kills: list[tuple[float, str]]) -> None:
     nodes.set_xlabel("seconds; grey: kill -9")
     figure.tight_layout()
     PLOT.parent.mkdir(exist_ok=True)
-    figure.savefig(PLOT, metadata={"Date": None})
+    figure.savefig(PLOT, dpi=100)
     plt.close(figure)
 
 
@@ -197,7 +196,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--seconds", type=float, default=345.0, help="end after so long, with fewer rounds")
+    parser.add_argument("--seconds", type=float, default=3600.0, help="end after so long, with fewer rounds")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with TemporaryDirectory(prefix="fedpeft-soak-", ignore_cleanup_errors=True) as folder:
