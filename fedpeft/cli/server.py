@@ -6,7 +6,7 @@ import json
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -16,6 +16,9 @@ from fedpeft.cli import gate
 from fedpeft.cli.options import AsJson, complain, on_signals
 from fedpeft.errors import RunError
 from fedpeft.files import write_whole
+
+if TYPE_CHECKING:
+    from fedpeft.federation.deployed.server_folder import ServerFolder
 
 server = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", help=__doc__)
 
@@ -56,25 +59,45 @@ def up(
     folder: Annotated[Path, typer.Argument(help="What `fedpeft server init` made.")],
     scenario: Annotated[str, typer.Argument(help="The scenario to run.")],
     operator: _Operator = None,
+    publish: Annotated[
+        str, typer.Option(help="Put the finished run's adapter on FOLDER/shelf, as the head of this channel.")
+    ] = "",
 ) -> None:
     """Run a scenario on a real server until it is finished; what dies is started again, and the run goes on.
 
-    Example: fedpeft server up fed simulations/keyboard.toml
+    Example: fedpeft server up fed simulations/keyboard.toml --publish stable
     """
+    from fedpeft.device.versions.version import require_channel
     from fedpeft.federation.deployed.server_folder import ServerFolder
     from fedpeft.federation.deployed.supervisor import Outcome, Supervisor
     from fedpeft.scenario import load_scenario
 
-    supervisor = Supervisor(
-        ServerFolder(folder), load_scenario(Path(scenario)), operator or folder / "operator", _stamped
-    )
+    held = operator or folder / "operator"
+    channel = require_channel(publish) if publish else ""
+    server = ServerFolder(folder)
+    supervisor = Supervisor(server, load_scenario(Path(scenario)), held, _stamped)
     on_signals(supervisor.stop, supervisor.hurry)
     outcome = supervisor.run()
+    if outcome is Outcome.FINISHED and channel:
+        _publish(server, supervisor.run_folder.path, held, channel)
     if outcome is Outcome.STOPPED:
         _stamped("stopped; the same command resumes the run")
     if outcome is Outcome.FAILED:
         complain(supervisor.failure)
         raise typer.Exit(1)
+
+
+def _publish(server: ServerFolder, run: Path, operator: Path, channel: str) -> None:
+    """Put a run's adapter on the server's shelf; once more is as good as once."""
+    from fedpeft.registry.publish import publish_run
+    from fedpeft.registry.publisher import Publisher
+    from fedpeft.registry.shelf import SHELF
+    from fedpeft.secagg.trust.registry import OPERATOR
+    from fedpeft.signing.keyfile import read_key
+
+    publisher = Publisher(server.path / SHELF, server.pinned.federation, read_key(operator / OPERATOR))
+    version, head = publish_run(run, publisher, channel)
+    _stamped(f"version {version.id[:12]} is number {head.number} of {channel}: {publisher.folder}")
 
 
 @server.command()

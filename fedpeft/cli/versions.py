@@ -35,7 +35,9 @@ _SAID = {
 
 def fetch(
     home: AtHome,
-    source: Annotated[str, typer.Option("--from", help="An https URL, or a folder.")],
+    source: Annotated[
+        str, typer.Option("--from", help="An https URL, or a folder; the gate, on a device that enrolled there.")
+    ] = "",
     pinned: Annotated[
         Path | None, typer.Option(help="pinned.json, as the app has it; by default what enrolment left.")
     ] = None,
@@ -51,9 +53,11 @@ def fetch(
     """
     member = Membership.find(Home(home).federation) if pinned is None else None
     if member is not None:
-        pinned, ca = member.pinned, ca or member.ca
+        pinned, ca, source = member.pinned, ca or member.ca, source or f"https://{member.gate}"
     if pinned is None:
         raise ShelfError("--pinned", "none", "pinned.json of the federation", "whose versions are to be believed?")
+    if not source:
+        raise ShelfError("--from", "nothing", "an https URL or a folder")
     with downloading() as progress:
         got = bring(open_source(source, ca), Trust.read(pinned), Installed(home), channel, progress=progress)
     facts = {"version": got.version.id, "number": got.number, "outcome": got.outcome, "bytes": got.bytes}

@@ -60,7 +60,7 @@ def enrol(home: Path, token: str) -> Membership:
     notice = _notice(read)
     place = Home(private_folder(home)).federation
     _require_same(place, read.client, notice.federation)
-    member = Membership(private_folder(place), read.client, notice.federation, notice.server)
+    member = Membership(private_folder(place), read.client, notice.federation, notice.server, read.gate)
     pinned = Pinned.parse(notice.pinned.encode(), read.gate)
     request = ask(read.client, member.identity, pinned)
     proof = (read.id + read.secret).hex()

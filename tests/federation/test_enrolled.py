@@ -49,7 +49,7 @@ class Desk:
         self.heard: list[Event] = []
         self.client = EdgeClient(home, policy=policy, probes=probes(FINE), observer=self.heard.append)
         self.client.home.federation.mkdir(parents=True)
-        Membership(self.client.home.federation, "ada", "chat", "localhost:1").save()
+        Membership(self.client.home.federation, "ada", "chat", "localhost:1", "localhost:2").save()
         self.client.join(self._take)
         self.device = Device("ada", home / "identity", home / "pinned.json")
         self.worker = Worker(scenario("enrolled"), home / "states", self.device, self.seat)

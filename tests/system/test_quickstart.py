@@ -162,7 +162,7 @@ def test_three_devices_enrol_join_and_suggest_as_the_document_says(repository: P
     assert "cleo is enrolled" in shell.end(shell.begin(cleo[0]))
     ben = shell.fork(lambda: exec(example, {}), "ben.log")
     joined, other = shell.begin(ada[1]), shell.begin(cleo[1])
-    assert "finished" in shell.end(up), shell.story()
+    assert "is number 1 of stable" in shell.end(up), shell.story()
     said = shell.end(joined)
     assert "took part in 2 rounds" in said, shell.story()
     assert "the adapter of round 2 answers" in said
@@ -175,6 +175,9 @@ def test_three_devices_enrol_join_and_suggest_as_the_document_says(repository: P
         for name in ("ada", "ben", "cleo")
     ]
     assert len({adapter.read_bytes() for adapter in adapters}) == 1
+    (published,) = (shell.folder / "fed" / "shelf" / "versions").glob("[0-9a-f]" * 64)
+    fetched = shell.end(shell.begin("fedpeft client fetch --home cleo"))
+    assert published.name[:8] in fetched, fetched
     assert shell.said(gate) == ""
     assert not any(secret(shell, name) in shell.story() for name in ("ada", "ben", "cleo"))
 

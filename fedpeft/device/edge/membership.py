@@ -5,7 +5,7 @@
 ``pinned.json``         whose certificates and sessions are believed
 ``ca.pem``              whose TLS certificates are believed
 ``scenario.toml``       what it has agreed to take part in
-``member.json``         its name, its federation and the server's address; written last
+``member.json``         its name, its federation and the addresses of server and gate; written last
 ``node/``, ``clients``  what the rounds leave (``fedpeft.federation``)
 ``base/``, ``global/``  the base's graph and the newest global adapter, for use on the device
 ======================  ===========================================================================
@@ -21,7 +21,7 @@ from fedpeft.errors import StoreError
 from fedpeft.files import write_private
 
 _MEMBER = "member.json"
-_FIELDS = ("client", "federation", "server")
+_FIELDS = ("client", "federation", "server", "gate")
 _REMEDY = "enrol it: `fedpeft client enrol TOKEN --home …`"
 
 
@@ -34,14 +34,15 @@ class Membership:
     folder : Path
         The federation's, in the device's home.
     client, federation : str
-    server : str
-        ``host:port``.
+    server, gate : str
+        ``host:port`` of the server and of the gate.
     """
 
     folder: Path
     client: str
     federation: str
     server: str
+    gate: str
 
     @property
     def identity(self) -> Path:
@@ -84,7 +85,7 @@ class Membership:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise StoreError(f"membership {path}", str(error)[:80], "client, federation and server", _REMEDY) from error
+            raise StoreError(f"membership {path}", str(error)[:80], ", ".join(_FIELDS), _REMEDY) from error
 
     @classmethod
     def read(cls, folder: Path) -> Membership:

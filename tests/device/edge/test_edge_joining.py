@@ -21,7 +21,7 @@ from tests.device.edge.conftest import FINE, probes
 def enroller(home: Path, token: str) -> Membership:
     if token != "good":
         raise FedpeftError("token", "bad", "good")
-    member = Membership(Home(home).federation, "ada", "chat", "localhost:1")
+    member = Membership(Home(home).federation, "ada", "chat", "localhost:1", "localhost:2")
     member.folder.mkdir(parents=True)
     member.save()
     return member
