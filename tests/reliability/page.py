@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from fedpeft.files import write_whole
@@ -31,6 +32,7 @@ _INAPPLICABLE = {
     "revoked": "no certificates of clients: an operator unregisters a node by hand",
     "expired": "no certificates of clients",
 }
+_TITLES = {fault.name: fault.title for fault in FAULTS}
 _COSTS = {
     "client_cpu_seconds_per_round": "processor time of the client, s",
     "seconds_per_round": "seconds per round, median",
@@ -70,7 +72,7 @@ def page() -> str:
     for fault in FAULTS:
         cells = [fault.title, *_ours(ours.get(fault.name)), _stock(fault.name, stock.get(fault.name))]
         lines.append("| " + " | ".join(cells) + " |")
-    text = _HEAD.format(timeout=TIMEOUT) + "\n".join(lines) + "\n\n" + _measured([*ours.values(), *stock.values()])
+    text = _HEAD.format(timeout=TIMEOUT) + "\n".join(lines) + "\n\n" + _measured(ours.values(), stock.values())
     return text + _soak(read(SOAK)) + _transport(read(TRANSPORT))
 
 
@@ -106,13 +108,17 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
-def _measured(rows: list[dict[str, Any]]) -> str:
-    if not rows:
-        return ""
-    commits = sorted({row["commit"] for row in rows})
-    dates = sorted(row["date"] for row in rows)
-    machines = sorted({f"{row['machine']}, flwr {row['flwr']}" for row in rows})
-    return f"Measured {dates[0]} to {dates[-1]} UTC at {', '.join(commits)}, on {'; '.join(machines)}; the cores were shared.\n"
+def _measured(ours: Iterable[dict[str, Any]], stock: Iterable[dict[str, Any]]) -> str:
+    """Say of every row at which commit it was measured, and when."""
+    lines = []
+    for whose, rows in (("fedpeft", list(ours)), ("stock Flower", list(stock))):
+        for commit in dict.fromkeys(row["commit"] for row in rows):
+            mine = [row for row in rows if row["commit"] == commit]
+            when = max(row["date"] for row in mine)
+            lines.append(f"- {whose} at {commit}, {when} UTC: {'; '.join(_TITLES[row['fault']] for row in mine)}")
+        machines = dict.fromkeys(f"{row['machine']}, flwr {row['flwr']}" for row in rows)
+        lines += [f"  (on {machine}; the cores were shared)" for machine in machines]
+    return "Measured:\n\n" + "\n".join(lines) + "\n" if lines else ""
 
 
 def _soak(rows: list[dict[str, Any]]) -> str:
