@@ -3,6 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
+# Whole files, so that what a module's tests share is made once; in the order of tests/conftest.py, the longest first.
+WHOLE_FILES := --dist loadfile --no-loadscope-reorder
+
 .PHONY: setup demo test check bench reliability reliability-stock soak docs clean
 
 setup: $(STAMP)
@@ -22,7 +25,7 @@ demo: setup
 	$(BIN)/fedpeft simulate simulations/keyboard.toml
 
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 $(WHOLE_FILES)
 
 check: setup
 	$(BIN)/ruff check .
@@ -30,7 +33,7 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/mkdocs build --quiet --strict
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
+	$(BIN)/python -m pytest -n 2 $(WHOLE_FILES) -m "not slow"
 
 bench: setup
 	for name in ring base roundtrip; do $(BIN)/fedpeft bench $$name || exit 1; done

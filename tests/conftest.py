@@ -12,6 +12,21 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+LONGEST = (
+    "tests/system",
+    "tests/federation/deployed",
+    "tests/web",
+    "tests/compare",
+    "tests/federation",
+    "tests/export",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run what takes longest first: workers take whole files, and the last of them should be short."""
+    items.sort(
+        key=lambda item: next((i for i, part in enumerate(LONGEST) if item.nodeid.startswith(part)), len(LONGEST))
+    )
 
 
 @pytest.fixture(scope="session")

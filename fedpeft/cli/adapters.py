@@ -11,6 +11,7 @@ import typer
 
 from fedpeft.cli.options import AsJson, Runs
 from fedpeft.cli.shelf import Authority, Channel, FromShelf, Pinned, Visit
+from fedpeft.cli.tables import show_facts, table
 from fedpeft.device.versions.version import STABLE
 from fedpeft.errors import AdapterError, FedpeftError
 
@@ -49,7 +50,7 @@ def list_(
 
     Example: `fedpeft adapters list --run latest`
     """
-    from fedpeft.cli.adapter_source import Source, table
+    from fedpeft.cli.adapter_source import Source
 
     if shelf is not None:
         Visit(shelf, pinned, ca, channel).list(as_json)
@@ -87,7 +88,7 @@ def show(
         Visit(shelf, pinned, ca, channel).show(name, as_json)
         return
     from fedpeft.adapters.compress import profile
-    from fedpeft.cli.adapter_source import Source, show_facts, table
+    from fedpeft.cli.adapter_source import Source
 
     source = Source(store, run, runs, base)
     adapter, entry = source.load(name, unknown=True), source.entry(name)
@@ -128,7 +129,7 @@ def compose(
     from fedpeft.adapters.algebra import cat
     from fedpeft.adapters.compress import compress
     from fedpeft.adapters.factors import change_error
-    from fedpeft.cli.adapter_source import Source, show_facts
+    from fedpeft.cli.adapter_source import Source
 
     source = Source(store, run, runs, base)
     parts = [source.load(name) for name in names]
@@ -167,7 +168,7 @@ def prune(
     from fedpeft.adapters.compress import prune_rank
     from fedpeft.adapters.prune import prune as zero
     from fedpeft.adapters.sparse import smallest
-    from fedpeft.cli.adapter_source import Source, show_facts
+    from fedpeft.cli.adapter_source import Source
 
     source = Source(store, run, runs, base)
     adapter = source.load(name)
@@ -203,7 +204,7 @@ def quantize(
     """
     from fedpeft.adapters.factors import relative_error
     from fedpeft.adapters.quantize import quantize as rounded
-    from fedpeft.cli.adapter_source import Source, show_facts
+    from fedpeft.cli.adapter_source import Source
 
     source = Source(store, run, runs, base)
     adapter = source.load(name)
@@ -244,7 +245,7 @@ def merge(
     from fedpeft.base import load_base
     from fedpeft.base.dequantize import load_dequantized
     from fedpeft.base.held import held_as, name_of
-    from fedpeft.cli.adapter_source import Source, show_facts, whole
+    from fedpeft.cli.adapter_source import Source, whole
 
     source = Source(store, run, runs, base)
     held = held_as(trained_on or source.trained_on, "bfloat16")
@@ -320,7 +321,7 @@ def add(
     Example: `fedpeft adapters add --run latest --store adapters`
     """
     from fedpeft.adapters.store import AdapterStore
-    from fedpeft.cli.adapter_source import Source, show_facts
+    from fedpeft.cli.adapter_source import Source
 
     source = Source(None, run, runs, base)
     chosen = names or list(source.people)
@@ -343,7 +344,7 @@ def remove(
 
     Example: `fedpeft adapters remove user-02 --store adapters`
     """
-    from fedpeft.cli.adapter_source import Source, show_facts
+    from fedpeft.cli.adapter_source import Source
 
     found = Source(store).store
     if found is not None:

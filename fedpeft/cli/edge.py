@@ -169,7 +169,7 @@ def forget(home: AtHome, as_json: AsJson = False) -> None:
     Example: fedpeft client forget --home me
     """
     gone = Home(home).store().forget()
-    Home(home).personal.clear()
+    Home(home).unlearn()
     say({"forgotten": gone}, f"{gone} messages and what was learnt from them are gone", as_json)
 
 

@@ -81,12 +81,16 @@ def gate(
 ) -> None:
     """Answer at the gate: who has a token gets a certificate. It holds the authority's key: keep it off the aggregator.
 
+    What is published in FOLDER/shelf is served there too, to everybody.
+
     Example: fedpeft server gate fed chat.toml --port 8001
     """
     require_extra("fedpeft server gate", "serve", "starlette", "uvicorn")
     from fedpeft.gate.app import Gate
     from fedpeft.gate.notice import Notice
     from fedpeft.gate.tokens import Tokens
+    from fedpeft.registry.routes import routes
+    from fedpeft.registry.shelf import SHELF
     from fedpeft.secagg.trust.registry import REGISTRY
     from fedpeft.secagg.trust.registry import Registry as Held
     from fedpeft.serve.https import listen as listening
@@ -97,4 +101,4 @@ def gate(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     console.print(f"the gate of {made.notice.federation} is open at https://{listen}:{sock.getsockname()[1]}/gate/")
-    serve_https(made.app(), sock, folder / TLS / SERVER, folder / TLS / SERVER_KEY)
+    serve_https(made.app(routes(folder / SHELF)), sock, folder / TLS / SERVER, folder / TLS / SERVER_KEY)

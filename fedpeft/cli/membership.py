@@ -54,10 +54,7 @@ def join(
     now: Annotated[bool, typer.Option("--now", help="Whatever the policy says.")] = False,
     once: Annotated[bool, typer.Option("--once", help="End when one run is over.")] = False,
     personalize: Annotated[bool, typer.Option("--personalize", help="Train the personal adapter at the end.")] = False,
-    device: Annotated[
-        str,
-        typer.Option(help="Which of the scenario's [[devices]] this is; else drawn, if clients are listed."),
-    ] = "",
+    device: Annotated[str, typer.Option(help="Which of the scenario's [[devices]] this is.")] = "",
     server: Annotated[str, typer.Option(help="HOST:PORT of the server.", rich_help_panel=_BY_HAND)] = "",
     scenario: Annotated[Path | None, typer.Option(help="The scenario.", rich_help_panel=_BY_HAND)] = None,
     identity: Annotated[Path | None, typer.Option(help="Folder of the keys.", rich_help_panel=_BY_HAND)] = None,

@@ -40,6 +40,14 @@ def on_signals(stop: Callable[[], None], hurry: Callable[[], None] | None = None
         signal.signal(number, heard)
 
 
+def complain(line: str) -> None:
+    """Say in one line, on standard error, what is wrong."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]error[/] {escape(line)}")
+
+
 def require_extra(verb: str, extra: str, *needed: str) -> None:
     """Refuse a verb whose libraries are not installed.
 
@@ -50,11 +58,3 @@ def require_extra(verb: str, extra: str, *needed: str) -> None:
     missing = [name for name in needed if find_spec(name) is None]
     if missing:
         raise FedpeftError(verb, f"no {', '.join(missing)}", "its extra", f"pip install 'fedpeft[{extra}]'")
-
-
-def complain(line: str) -> None:
-    """Say in one line, on standard error, what is wrong."""
-    from rich.console import Console
-    from rich.markup import escape
-
-    Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]error[/] {escape(line)}")

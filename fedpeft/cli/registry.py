@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from fedpeft.cli.adapter_source import show_facts
-from fedpeft.cli.options import AsJson, Runs
+from fedpeft.cli.options import AsJson, Runs, require_extra
 from fedpeft.cli.shelf import facts, show_verdict, show_versions
+from fedpeft.cli.tables import show_facts
 from fedpeft.device.folders import find_run
 from fedpeft.device.versions.version import STABLE, find
-from fedpeft.errors import ServeError
+from fedpeft.registry.collect import collect
 from fedpeft.registry.publisher import Publisher
-from fedpeft.registry.shelf import Shelf
+from fedpeft.registry.shelf import PINNED, Shelf
 from fedpeft.signing.keyfile import read_key
 
 registry = typer.Typer(
@@ -55,7 +54,7 @@ def publish(
     from fedpeft.registry.publish import publish_run  # imports torch
 
     folder = find_run(run, runs)
-    known = Shelf(to).trust.federation if (to / "pinned.json").exists() else None
+    known = Shelf(to).trust.federation if (to / PINNED).exists() else None
     name = federation or known or str(read_scenario(folder).get("name", folder.name))
     publisher = Publisher(to, name, read_key(key) if key else None)
     with Console(stderr=True).status("exporting"):
@@ -123,15 +122,13 @@ def gc(
     shelf: _Shelf,
     *,
     keep: Annotated[int, typer.Option(min=1, help="How many of each channel's last heads keep their versions.")] = 10,
-    key: _Key = None,
     as_json: AsJson = False,
 ) -> None:
     """Remove old versions, and files that no version has.
 
     Example: `fedpeft registry gc shelf --keep 5`
     """
-    publisher = Publisher(shelf, Shelf(shelf).trust.federation, read_key(key) if key else None)
-    versions, freed = publisher.collect(keep)
+    versions, freed = collect(Shelf(shelf), keep)
     show_facts({"versions removed": versions, "bytes freed": freed}, as_json)
 
 
@@ -148,11 +145,7 @@ def serve(
 
     Example: `fedpeft registry serve shelf --certfile fed/tls/server.pem --keyfile fed/tls/server.key`
     """
-    missing = [name for name in ("starlette", "uvicorn") if find_spec(name) is None]
-    if missing:
-        raise ServeError(
-            "fedpeft registry serve", f"no {', '.join(missing)}", "its extra", "pip install 'fedpeft[serve]'"
-        )
+    require_extra("fedpeft registry serve", "serve", "starlette", "uvicorn")
     from starlette.applications import Starlette
 
     from fedpeft.registry.routes import routes

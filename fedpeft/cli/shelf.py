@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fedpeft.cli.adapter_source import show_facts, table
+from fedpeft.cli.tables import show_facts, table
 from fedpeft.device.versions.document import Trust
 from fedpeft.device.versions.source import Source, history, open_source
 from fedpeft.device.versions.version import KINDS, STABLE, Head, Version, find

@@ -12,6 +12,8 @@ from rich.console import Console
 from fedpeft.cli.edge import AtHome, say, torch_trainer
 from fedpeft.cli.options import AsJson
 from fedpeft.cli.progress import downloading
+from fedpeft.device.edge.home import Home
+from fedpeft.device.edge.membership import Membership
 from fedpeft.device.edge.policy import ANYTIME
 from fedpeft.device.versions.document import Trust
 from fedpeft.device.versions.fetch import fetch as bring
@@ -20,6 +22,7 @@ from fedpeft.device.versions.migrate import abandon
 from fedpeft.device.versions.migrate import migrate as go_over
 from fedpeft.device.versions.source import open_source
 from fedpeft.device.versions.version import STABLE
+from fedpeft.errors import ShelfError
 
 _SAID = {
     "current": "is what answers here already",
@@ -33,8 +36,12 @@ _SAID = {
 def fetch(
     home: AtHome,
     source: Annotated[str, typer.Option("--from", help="An https URL, or a folder.")],
-    pinned: Annotated[Path, typer.Option(help="pinned.json of the federation, as the app has it.")],
-    ca: Annotated[Path | None, typer.Option(help="The only TLS authority to believe; the system's if none.")] = None,
+    pinned: Annotated[
+        Path | None, typer.Option(help="pinned.json, as the app has it; by default what enrolment left.")
+    ] = None,
+    ca: Annotated[
+        Path | None, typer.Option(help="The only TLS authority to believe; enrolment's, or else the system's.")
+    ] = None,
     channel: Annotated[str, typer.Option(help="Whose head to bring.")] = STABLE,
     as_json: AsJson = False,
 ) -> None:
@@ -42,6 +49,11 @@ def fetch(
 
     Example: fedpeft client fetch --home me --from https://fed.example.org --pinned pinned.json --ca ca.pem
     """
+    member = Membership.find(Home(home).federation) if pinned is None else None
+    if member is not None:
+        pinned, ca = member.pinned, ca or member.ca
+    if pinned is None:
+        raise ShelfError("--pinned", "none", "pinned.json of the federation", "whose versions are to be believed?")
     with downloading() as progress:
         got = bring(open_source(source, ca), Trust.read(pinned), Installed(home), channel, progress=progress)
     facts = {"version": got.version.id, "number": got.number, "outcome": got.outcome, "bytes": got.bytes}

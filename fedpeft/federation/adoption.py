@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from fedpeft.adapters.schema import Vector
 from fedpeft.device.bundle import Bundle
 from fedpeft.device.edge.events import Adopted, Linked
+from fedpeft.device.edge.home import OWN_PARTS
 from fedpeft.device.edge.joining import Seat
 from fedpeft.device.edge.training import alone
 from fedpeft.device.folders import EVERYBODY
@@ -102,7 +103,7 @@ class Adoption:
             ground=self._ground,
             numbers=self._settings.adapters,
             scenario=worker.scenario.digest,
-            details={"round": round_, "federation": member.federation},
+            details={"round": round_, "federation": member.federation, OWN_PARTS: bool(worker.private_mask.any())},
         )
         slot.install(out)
 

@@ -187,12 +187,10 @@ def client_app(mods: Iterable[Mod] = ()) -> ClientApp:
     @app.train("keep")
     @_discreet
     def keep(message: Message, context: Context) -> Message:
-        worker, plan, change, extra = _agreed(message, context, (COHORT,))
-        client = _client(context)
-        # After the last round, and on the clock of that round: sessions know no later one.
-        asked = Asked(plan.round - 1, PEOPLE_PURPOSE, plan.digest, tuple(extra[COHORT].split(",")))
-        payload = keep_own(worker, client, change, plan.model)
-        return Message(parcel(end_of(worker, client).protect(asked, payload)), reply_to=message)
+        if worker_of(context).seat:
+            # What is learnt from a store is kept beside it, where forgetting finds it.
+            raise ProtocolError("request", "train.keep", "none: this device personalizes when its person likes")
+        return _contribution(message, context, PEOPLE_PURPOSE)
 
     @app.train("personalize")
     @_discreet
@@ -237,17 +235,21 @@ def _discreet(call: _Call) -> _Call:
 def _contribution(message: Message, context: Context, purpose: str) -> Message:
     """Work on a client's text, where that is allowed, and answer with what only a sum can open."""
     worker, plan, change, extra = _agreed(message, context, (COHORT,))
-    client, trains = _client(context), purpose == "train"
-    asked = _asked(plan, purpose, extra)
-    # A round begins with the adapter of the one before; what is scored is a round's own.
-    worker.saw(plan.round - trains, change)
+    client = _client(context)
+    # What people keep is asked for after the last round, and on the clock of that round: sessions know no later one.
+    round_ = plan.round - 1 if purpose == PEOPLE_PURPOSE else plan.round
+    asked = Asked(round_, purpose, plan.digest, tuple(extra[COHORT].split(",")))
+    # A round begins with the adapter of the one before; what is scored, or kept, is a finished round's own.
+    worker.saw(plan.round if purpose == "evaluate" else plan.round - 1, change)
     with worker.allowed():
-        if trains:
+        if purpose == "train":
             payload = worker.train(client, plan.round, change, plan.scale)
-        else:
+        elif purpose == "evaluate":
             payload = worker.score(client, plan.round, change)
+        else:
+            payload = keep_own(worker, client, change, plan.model)
     answer = Message(parcel(end_of(worker, client).protect(asked, payload)), reply_to=message)
-    if trains:
+    if purpose == "train":
         worker.tell(Contributed(plan.round))
     return answer
 
@@ -268,11 +270,6 @@ def _require_simulation(worker: Worker, message: Message) -> None:
     if worker.device:
         kind = message.metadata.message_type
         raise ProtocolError("request", kind, "train.keep, whose answers are summed", "only a simulation reads scores")
-
-
-def _asked(plan: RoundPlan, purpose: str, extra: dict[str, str]) -> Asked:
-    """Return what a request asks for; the plan has been checked."""
-    return Asked(plan.round, purpose, plan.digest, tuple(extra[COHORT].split(",")))
 
 
 def _client(context: Context) -> str:

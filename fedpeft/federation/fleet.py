@@ -78,10 +78,10 @@ class Fleet:
     Parameters
     ----------
     scenario : Scenario
-    own : Federation, optional
-        A device's own text, where the scenario leaves it to the devices.
-    chosen : mapping of str to str, optional
+    own : mapping of str to str, optional
         A device's client and the class that it has chosen itself; then no other class is held, fitted or loaded.
+    text : Federation, optional
+        A device's own text, where the scenario leaves it to the devices.
 
     Attributes
     ----------
@@ -92,13 +92,13 @@ class Fleet:
     """
 
     def __init__(
-        self, scenario: Scenario, own: Federation | None = None, chosen: Mapping[str, str] | None = None
+        self, scenario: Scenario, own: Mapping[str, str] | None = None, text: Federation | None = None
     ) -> None:
-        self._scenario, self._mine = scenario, dict(chosen or {})
-        if own is not None and scenario.devices and not self._mine:
+        self._scenario, self._own = scenario, dict(own or {})
+        if text is not None and scenario.devices and not self._own:
             known = ", ".join(kind.name for kind in scenario.devices)
-            raise ScenarioError("device", "none", f"one of {known}", "a device that enrols says of which class it is")
-        kinds, data = [self._chosen(name) for name in self._mine.values()] or scenario.classes, scenario.data
+            raise ScenarioError("device", "none", f"one of {known}", "say of which class this device is: `--device`")
+        kinds, data = [self._chosen(name) for name in self._own.values()] or scenario.classes, scenario.data
         first = kinds[0]
         whole = first.memory is not None  # to count with; it is mapped, and held as was chosen afterwards
         task = open_task(
@@ -111,7 +111,7 @@ class Fleet:
             data.max_windows,
             scenario.task.pooling,
             scenario.packing,
-            own,
+            text,
         )
         self._suit(task)
         fits = [fitted(scenario, kind, task) for kind in kinds]
@@ -148,8 +148,8 @@ class Fleet:
         if not self._scenario.devices:
             return dict.fromkeys(self.clients, "")
         if self._scenario.enrolled:
-            return self._mine  # who else there is is not known here
-        return {**assign(self._scenario.classes, self.clients, self._scenario.seed), **self._mine}
+            return dict(self._own)  # there is no list to draw from: each device chooses
+        return {**assign(self._scenario.classes, self.clients, self._scenario.seed), **self._own}
 
     def _chosen(self, name: str) -> DeviceTable:
         """Return the class that a device says it is of."""

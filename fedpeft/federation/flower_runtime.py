@@ -3,7 +3,8 @@
 A SuperLink names a reply as soon as its sender has announced it, hands that name over once, and forgets the request in
 the same moment; the reply's parts may still be on their way, or never come, because the connection broke. Flower's own
 Grid then waits for these parts, up to three minutes and with everybody else's replies behind it, and gives the client
-up. Here what is not complete is left where it is and looked at again at the next question, whoever it is of.
+up. Here what is not complete is left where it is and looked at again at the next question, whoever it is of. And a
+SuperLink keeps a reply that nobody takes until the run ends: those that come too late are taken and thrown away.
 """
 
 from __future__ import annotations
@@ -61,11 +62,11 @@ class Inbox:
     def __init__(self, grid: Any) -> None:
         self._grid = grid
         self._coming: dict[str, Coming] = {}
+        self._abandoned: set[str] = set()
 
-    @property
-    def incomplete(self) -> int:
-        """How many replies have begun to arrive."""
-        return len(self._coming)
+    def abandon(self, ids: Iterable[str]) -> None:
+        """Hear that nobody waits for the replies to these requests any more."""
+        self._abandoned.update(ids)
 
     def pull(self, ids: Iterable[str]) -> list[Message]:
         """Return the replies to requests that are there as a whole.
@@ -81,15 +82,18 @@ class Inbox:
             Among them errors: :data:`LOST` for what came in part and whose rest the SuperLink does not have any more.
         """
         wanted = set(ids)
-        self._coming = {asked: reply for asked, reply in self._coming.items() if asked in wanted}
         unnamed = wanted - self._coming.keys()
         if unnamed:
-            client = self._grid._runtime_client
-            named = client.PullMessages(PullAppMessagesRequest(message_ids=sorted(unnamed)))
+            asked = PullAppMessagesRequest(message_ids=sorted(unnamed | self._abandoned))
+            named = self._grid._runtime_client.PullMessages(asked)
             for head, tree in zip(named.messages_list, named.message_object_trees, strict=True):
                 parts = dict.fromkeys(part.object_id for part in iterate_object_tree(tree))
                 reply = Coming(message_from_proto(head), list(parts))
                 self._coming[reply.asked] = reply
+        for reply in [reply for id_, reply in self._coming.items() if id_ not in wanted]:
+            del self._coming[reply.asked]
+            self._abandoned.discard(reply.asked)
+            self._confirm(reply)
         whole = []
         for reply in list(self._coming.values()):
             message = self._complete(reply)
@@ -110,12 +114,19 @@ class Inbox:
             if not found.object_available:
                 return None
             reply.parts[reply.missing.pop()] = bytes(found.object_content)
+        self._confirm(reply)
         id_ = reply.head.metadata.message_id
-        client.ConfirmMessageReceived(ConfirmMessageReceivedRequest(node=node, run_id=run, message_object_id=id_))
         message = inflate_object_from_contents(id_, reply.parts)
         if not isinstance(message, Message):
             return _as_reply(reply.head, Error(ErrorCode.UNKNOWN, "a reply that is no message"))
         return number(message, id_)
+
+    def _confirm(self, reply: Coming) -> None:
+        """Let the SuperLink forget a reply and its parts."""
+        head = reply.head.metadata
+        self._grid._runtime_client.ConfirmMessageReceived(
+            ConfirmMessageReceivedRequest(node=self._grid.node, run_id=head.run_id, message_object_id=head.message_id)
+        )
 
 
 def lost(reply: Message) -> bool:

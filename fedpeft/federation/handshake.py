@@ -7,7 +7,7 @@ from dataclasses import replace
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
-from fedpeft.errors import ProtocolError
+from fedpeft.errors import ProtocolError, RunError
 from fedpeft.federation.cohort import Roll
 from fedpeft.federation.exchange import exchange
 from fedpeft.federation.messages import parcel, read_facts, read_parcel
@@ -16,9 +16,10 @@ from fedpeft.federation.watcher import Watcher
 from fedpeft.federation.worker import Worker
 from fedpeft.secagg import PlainServer, ServerEnd
 from fedpeft.secagg.pairwise import PairwiseServer
-from fedpeft.secagg.pairwise.ends import PairwiseServerEnd, flaw, require_cohort
+from fedpeft.secagg.pairwise.ends import PairwiseServerEnd
+from fedpeft.secagg.pairwise.parameters import cohort_flaw
 from fedpeft.secagg.pairwise.wire import ENTRY
-from fedpeft.secagg.trust import Invitation
+from fedpeft.secagg.trust import Invitation, Manifest
 from fedpeft.signing.signature import public_bytes
 
 
@@ -85,10 +86,9 @@ def begin_session(
     )
     skipped |= told.failures
     ready = {client: node for client, node in roll.nodes.items() if client not in skipped}
-    for one in manifest.terms:
-        if one.purpose != PEOPLE_PURPOSE:  # no round waits for that one
-            found = f"{len(ready)} clients ({next(iter(skipped.values()), 'and no more')})"
-            require_cohort(manifest, one.purpose, min(len(ready), one.n_max), found)
+    error = _too_few(manifest, len(ready), next(iter(skipped.values()), "and no more"))
+    if error is not None:
+        raise error
     return PairwiseServerEnd(server, keys.revoked), replace(roll, nodes=ready, skipped=skipped)
 
 
@@ -98,7 +98,18 @@ def enough(worker: Worker, clients: int) -> bool:
     if not scenario.secure:
         return clients >= scenario.federation.minimum
     corrupt, dropout = scenario.channel.corrupt, scenario.vanishing
-    return not any(flaw(one, min(clients, one.n_max), corrupt, dropout) for one in terms(worker, scenario))
+    return not any(cohort_flaw(one, clients, corrupt, dropout) for one in terms(worker, scenario))
+
+
+def _too_few(manifest: Manifest, ready: int, reason: str) -> RunError | None:
+    """Return why no cohort could be opened; better here than in the first round."""
+    for one in manifest.terms:
+        if one.purpose == PEOPLE_PURPOSE:
+            continue  # no round waits for it
+        flaw = cohort_flaw(one, ready, manifest.corrupt, manifest.dropout)
+        if flaw is not None:
+            return RunError(f"secure session, {one.purpose}", f"{ready} clients ({reason})", flaw)
+    return None
 
 
 def end_session(grid: Grid, worker: Worker, roll: Roll, watcher: Watcher) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from fedpeft.address import is_address
 from fedpeft.device.edge.joining import Seat
 from fedpeft.errors import ProtocolError
 from fedpeft.federation.client import STATES, client_app, node_config_of, serve_device
 from fedpeft.federation.node import EmbeddedNode, Rhythm
-from fedpeft.federation.node.address import is_address
 from fedpeft.federation.node.embedded import Hear
 from fedpeft.federation.worker import Device, Worker
 from fedpeft.files import private_folder
@@ -30,7 +30,6 @@ def join_federation(
     ca: Path,
     hear: Hear = lambda line: None,
     rhythm: Rhythm | None = None,
-    seat: Seat | None = None,
     device: str = "",
 ) -> EmbeddedNode:
     """Return a device's node, checked and with its base loaded; ``run()`` takes part.
@@ -50,8 +49,6 @@ def join_federation(
     hear : callable, optional
         Told, in one line each, what happens.
     rhythm : Rhythm, optional
-    seat : Seat, optional
-        The device's own text, for a scenario that leaves it to the devices.
     device : str, optional
         Which of the scenario's classes of devices this one is of; by default the one that the scenario draws for it.
 
@@ -60,14 +57,23 @@ def join_federation(
     FedpeftError
         When a file is missing or not this client's, or the client is not one of the scenario's.
     """
-    worker = open_worker(folder, server, scenario, identity, pinned, seat, device)
+    worker = open_worker(folder, server, scenario, identity, pinned, device)
     return open_node(worker, folder, server, scenario, ca, hear, rhythm)
 
 
 def open_worker(
-    folder: Path, server: str, scenario: Path, identity: Path, pinned: Path, seat: Seat | None, device: str = ""
+    folder: Path,
+    server: str,
+    scenario: Path,
+    identity: Path,
+    pinned: Path,
+    device: str = "",
+    seat: Seat | None = None,
 ) -> Worker:
-    """Check who a device is and load its base; see :func:`join_federation`."""
+    """Check who a device is and load its base; the text is the seat's where the scenario leaves it to the devices.
+
+    Parameters and errors as of :func:`join_federation`.
+    """
     if not is_address(server):
         raise ProtocolError("server", server, "host:port, such as fed.example.org:8000")
     known, own = Pinned.read(pinned), Identity.load(identity)

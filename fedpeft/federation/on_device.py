@@ -28,15 +28,15 @@ class Rounds:
     ----------
     rhythm : Rhythm, optional
         How often it asks the server.
+    device : str
+        Which of the scenario's classes of devices this one is of, where it has any.
     refresh : float
         Seconds after which a newer global adapter is installed while a run goes on; at its end it always is.
-    device : str, optional
-        Which of the scenario's classes of devices this is; needed where it has any.
     """
 
     rhythm: Rhythm | None = None
-    refresh: float = 3600.0
     device: str = ""
+    refresh: float = 3600.0
 
     def __call__(self, seat: Seat) -> Joined:
         """Take part until the seat's flag is set, or the one run is over.
@@ -57,7 +57,7 @@ class Rounds:
 
         own = replace(seat, tell=tell)
         worker = open_worker(
-            member.folder, member.server, member.scenario, member.identity, member.pinned, own, self.device
+            member.folder, member.server, member.scenario, member.identity, member.pinned, self.device, own
         )
         bundles = Adoption(worker, seat)
         node = open_node(

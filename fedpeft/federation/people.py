@@ -26,13 +26,16 @@ PEOPLE_SUM = "people.json"
 
 
 def require_summable(scenario: Scenario) -> None:
-    """Refuse to ask so few people that a sum would tell one person's scores.
+    """Refuse to ask so few people that a sum would tell one person's scores, or people whose devices decide themselves.
 
     Raises
     ------
     RunError
     """
     people = scenario.personalization.people
+    if people and scenario.enrolled:
+        remedy = "a device with a store of its own personalizes when its person likes: `fedpeft client personalize`"
+        raise RunError("personalization.people", people, "0", remedy)
     if not people or not scenario.secure:
         return
     expected, remedy = f"0, or at least {FEWEST}", "a real server sees nothing of people's scores but their sum"

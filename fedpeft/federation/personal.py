@@ -108,7 +108,7 @@ def keep_own(worker: Worker, client: str, change: Vector, model: str) -> Ring:
 
 def people_codec(worker: Worker) -> WireCodec:
     """Return how people's scores are written on a device, and their sum read."""
-    people = max(min(worker.scenario.personalization.people, len(worker.client_ids)), FEWEST)
+    people = max(worker.fewer(worker.scenario.personalization.people), FEWEST)
     return WireCodec(RingCodec(worker.scenario.channel.bits, 1.0, people), 0, PEOPLE_LANES)
 
 

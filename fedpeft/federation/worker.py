@@ -91,8 +91,8 @@ class Worker:
         self.scenario = scenario
         self.states = states
         self.device, self.seat = device, seat if scenario.enrolled else None
-        own = StoredFederation(self.seat.store, device.client) if self.seat and device else None
-        self.fleet = Fleet(scenario, own, {device.client: device.kind} if device and device.kind else {})
+        text = StoredFederation(self.seat.store, device.client) if self.seat and device else None
+        self.fleet = Fleet(scenario, {device.client: device.kind} if device and device.kind else {}, text)
         self.newest: tuple[int, Vector] | None = None
         self.over = threading.Event()
         self.task, self.attached = self.fleet.reference.task, self.fleet.reference.attached
@@ -218,8 +218,11 @@ class Worker:
     @property
     def tally_codec(self) -> WireCodec:
         """Return how evaluation totals are written: lanes alone."""
-        known = None if self.scenario.enrolled else len(self.client_ids)
-        return WireCodec(panel_codec(self.scenario, known), 0, TALLY_LANES)
+        return WireCodec(panel_codec(self.scenario, self.fewer(self.scenario.federation.panel)), 0, TALLY_LANES)
+
+    def fewer(self, wanted: int) -> int:
+        """Return how many clients can be asked where so many are wanted; enrolled ones are not counted beforehand."""
+        return wanted if self.scenario.enrolled else min(wanted, len(self.client_ids))
 
     def train(self, client: str, round_: int, change: Vector, scale: float = 1.0) -> Ring:
         """Train one round locally and return the payload, which is yet to be protected.

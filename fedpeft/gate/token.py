@@ -12,12 +12,12 @@ device. The last four bytes tell a slip of the pen from a token that is refused.
 from __future__ import annotations
 
 import binascii
-import re
 import secrets
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import dataclass, field
 from hashlib import sha256
 
+from fedpeft.address import is_address
 from fedpeft.errors import TokenError
 
 ID, SECRET = 6, 18
@@ -27,7 +27,6 @@ _VERSION = 1
 _AUTHORITY, _CHECK = 32, 4
 _FIXED = 1 + _AUTHORITY + ID + SECRET
 _LONGEST = 1024
-_ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,6 @@ def require_address(field: str, address: str) -> str:
     ------
     TokenError
     """
-    match = _ADDRESS.fullmatch(address)
-    if not match or not 0 < int(match[2]) < 65536:
+    if not is_address(address):
         raise TokenError(field, address, "host:port, such as fed.example.org:8001")
     return address

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,7 @@ class Publisher(Shelf):
     """
 
     def __init__(self, folder: Path, federation: str, key: SigningKey | None = None) -> None:
-        self.key = key or own_key(folder / TRUST / KEY)
+        self.key = key or _own_key(folder)
         mine = Trust(federation, frozenset({public_bytes(self.key).hex()}))
         for part in (HEADS, BLOBS):
             (folder / part).mkdir(parents=True, exist_ok=True)
@@ -90,7 +90,7 @@ class Publisher(Shelf):
         -------
         version : Version
         head : Head
-            The ones that are there already when nothing else would be published.
+            The ones that are there already where nothing new would be said.
 
         Raises
         ------
@@ -116,11 +116,12 @@ class Publisher(Shelf):
                 privacy=dict(facts.privacy),
                 bundles=Bundles(base=dict(base), adapter=dict(adapter)),
             )
-            if heads and _same(before := self.version_in(index, heads[0].version), version):
-                return before, heads[0]
-            record = version.signed(self.key)
-            write_whole(self.folder / VERSIONS / version.id, record)
-            index.add_version(version.id, record)
+            known = next((found for found in self.versions_in(index) if _same(found, version)), None)
+            if known is None:
+                record = version.signed(self.key)
+                write_whole(self.folder / VERSIONS / version.id, record)
+                index.add_version(version.id, record)
+            version = known or version
             head = self._head(index, channel, version.id)
         self.show_heads()
         return version, head
@@ -132,7 +133,7 @@ class Publisher(Shelf):
         ----------
         channel : str
         to : str, optional
-            A version's id; when not given, the one that the present version came after.
+            A version's id; when not given, the one that was in force before the present version first was.
 
         Raises
         ------
@@ -143,52 +144,18 @@ class Publisher(Shelf):
             heads = self.heads_in(index, require_channel(channel))
             if not heads:
                 raise ShelfError("channel", channel, "one with a head", f"known: {', '.join(index.channels())}")
-            chosen = to or self.version_in(index, heads[0].version).parent
+            chosen = to or _before(heads)
             if chosen is None:
                 raise ShelfError(
-                    "rollback", "the first version", "one that came after another", "name one with --to-version"
+                    "rollback", "the first version", "one that followed another", "name one with --to-version"
                 )
             version = self.version_in(index, chosen)
             for kind, name, file in version.files():
                 if not is_whole(self.blob(file.sha256), file):
                     raise ShelfError(f"{name} of the {kind} of {chosen[:12]}", "damaged or gone", "a whole file")
-            if chosen == heads[0].version:
-                return heads[0]
             head = self._head(index, channel, chosen)
         self.show_heads()
         return head
-
-    def collect(self, keep: int = 10) -> tuple[int, int]:
-        """Remove versions that no channel had as one of its last heads, and files that no version has.
-
-        Parameters
-        ----------
-        keep : int
-            How many of the last heads of each channel.
-
-        Returns
-        -------
-        versions, bytes : int
-            How many were removed.
-        """
-        if keep < 1:
-            raise ShelfError("--keep", keep, "1 or more: the head itself stays")
-        with self.index.writing() as index:
-            kept = {h.version for channel in index.channels() for h in self.heads_in(index, channel)[:keep]}
-            gone = [version.id for version in self.versions_in(index) if version.id not in kept]
-            for id_ in gone:
-                index.drop_version(id_)
-        freed = 0
-        with self.index.writing() as index:  # what is removed below is what the index does not know any more
-            versions = self.versions_in(index)
-            known = {version.id for version in versions} | {Path(HEADS).name}
-            files = {file.sha256 for version in versions for _, _, file in version.files()}
-            for part, wanted in ((VERSIONS, known), (BLOBS, files)):
-                for path in (self.folder / part).iterdir():
-                    if path.name not in wanted:
-                        freed += path.stat().st_size
-                        path.unlink()
-        return len(gone), freed
 
     def show_heads(self) -> None:
         """Write the heads' files as the index has them."""
@@ -200,6 +167,8 @@ class Publisher(Shelf):
 
     def _head(self, index: Changes, channel: str, version: str) -> Head:
         heads = self.heads_in(index, channel)
+        if heads and heads[0].version == version:
+            return heads[0]
         head = Head(
             federation=self.trust.federation,
             signer=public_bytes(self.key).hex(),
@@ -250,6 +219,20 @@ class Publisher(Shelf):
     def _fingerprint(self, base: Mapping[str, File]) -> str:
         manifest = Manifest.from_json(self.blob(base[MANIFEST].sha256).read_bytes(), str(self.folder))
         return manifest.base_fingerprint
+
+
+def _own_key(folder: Path) -> SigningKey:
+    """Return the key that a shelf has of its own; only a new shelf gets one."""
+    path = folder / TRUST / KEY
+    if (folder / PINNED).exists() and not path.exists():
+        raise ShelfError(f"key of shelf {folder}", "none here", "the one that signed it", "name it with --key")
+    return own_key(path)
+
+
+def _before(heads: Sequence[Head]) -> str | None:
+    """Return the version that was in force before the present one first was; heads come the last one first."""
+    first = max(place for place, head in enumerate(heads) if head.version == heads[0].version)
+    return heads[first + 1].version if first + 1 < len(heads) else None
 
 
 def _same(one: Version, other: Version) -> bool:

@@ -24,6 +24,8 @@ from fedpeft.errors import ShelfError
 from fedpeft.registry.index import Changes, Index
 
 INDEX, PINNED, KEY = "index.sqlite", "pinned.json", "operator.pem"
+SHELF = "shelf"
+"""Where a server's folder has its shelf."""
 
 
 class Shelf:

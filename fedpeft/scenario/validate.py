@@ -125,8 +125,9 @@ def _enrolled(scenario: Scenario) -> None:
         )
     if scenario.data.clients is not None:
         raise ScenarioError("data.clients", scenario.data.clients, "no number", "whoever is enrolled may take part")
-    if scenario.devices:
-        raise ScenarioError("devices", len(scenario.devices), "none", "classes are drawn from a list of clients")
+    named = [device.name for device in scenario.devices if device.clients]
+    if named:
+        raise ScenarioError(f"devices[{named[0]}].clients", "names", "a share", "each device says of which class it is")
 
 
 def require_simulable(scenario: Scenario) -> None:

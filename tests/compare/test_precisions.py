@@ -12,9 +12,6 @@ from fedpeft.compare.precisions import Scored, evaluate_run, lines
 from fedpeft.errors import FedpeftError
 from fedpeft.federation.folder import PEOPLE, SCENARIO
 
-# Their runs take long: one worker makes them.
-pytestmark = pytest.mark.xdist_group("precisions")
-
 
 def recorded(run: Path) -> dict[str, dict[str, float]]:
     rows = [json.loads(line) for line in (run / PEOPLE).read_text().splitlines()]

@@ -20,9 +20,6 @@ from fedpeft.tasks.open import open_task
 from fedpeft.training import Training, train
 from fedpeft.training.evaluate import mean_loss
 
-# Their runs take long: one worker makes them.
-pytestmark = pytest.mark.xdist_group("gain")
-
 KEY = SigningKey.from_private_bytes(bytes(32))
 PEOPLE = ("user-03", "user-07")
 """Of the keyboard federation. One person's test text is a thousand tokens, which leaves 5 % to chance: they are pooled."""

@@ -19,9 +19,6 @@ from fedpeft.scenario import Scenario, parse_scenario
 
 from .test_resume import Stops, everything, numbers
 
-# Their runs take long: one worker makes them.
-pytestmark = pytest.mark.xdist_group("classification")
-
 HEAD = "base_model.model.classifier.weight"
 
 
@@ -95,15 +92,15 @@ def test_every_message_of_a_plain_run_is_as_long_as_the_adapter_without_its_head
     def watch(message: Any, context: Any, call_next: Any) -> Any:
         answer = call_next(message, context)
         for content, found in ((message.content, down), (answer.content, up)):
-            for name, record in content.array_records.items():
-                found |= {(name, *array.shape) for array in record.values()}
+            fields = {name: value for record in content.config_records.values() for name, value in record.items()}
+            found |= {(name, len(value)) for name, value in fields.items() if isinstance(value, bytes)}
         return answer
 
     app = client_app([watch])
     monkeypatch.setattr("fedpeft.federation.inprocess.client_app", lambda: app)
     simulate(scenario, tmp_path, engine="serial")
     worker = Worker(scenario, tmp_path / "other")
-    assert down == {("global", int(worker.public_mask.sum()))}
+    assert down == {("global", 2 * int(worker.public_mask.sum()))}
     assert up == {("payload", 2 * codec.length) for codec in (worker.train_codec(1), worker.tally_codec)}
     assert int(worker.public_mask.sum()) == worker.size - (4 * 32 + 4)
 

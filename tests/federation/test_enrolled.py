@@ -25,8 +25,9 @@ from fedpeft.federation.adoption import Adoption
 from fedpeft.federation.client import client_app, node_config_of, serve_device
 from fedpeft.federation.flower_internals import identify
 from fedpeft.federation.joining import open_worker
-from fedpeft.federation.messages import COHORT, hash_of, read_facts, read_parcel, request
+from fedpeft.federation.messages import COHORT, facts, hash_of, read_facts, read_parcel, request
 from fedpeft.federation.plan import RoundPlan
+from fedpeft.federation.spoken import spoken
 from fedpeft.federation.worker import Device, Worker
 from fedpeft.methods.attached import SHARED
 from fedpeft.scenario import Scenario, parse_scenario
@@ -64,7 +65,7 @@ class Desk:
         return client_app()(message, Context(1, 1, node_config_of(self.device), RecordDict(), {}))
 
     def hello(self) -> tuple[bool, str]:
-        values = read_facts(self.ask("query.hello", RecordDict()))
+        values = read_facts(self.ask("query.hello", facts(dict(spoken()))))
         return bool(values["ready"]), str(values["reason"])
 
     def round(self, kind: str, number: int, change: np.ndarray) -> Message:
@@ -235,8 +236,8 @@ def test_an_enrolled_federation_is_not_simulated_and_needs_messages_not_lists(tm
         scenario("enrolled", data={"federation": "enrolled", "clients": 4})
     with pytest.raises(ScenarioError, match="devices keep messages"):
         scenario("enrolled", task={"kind": "classification"})
-    with pytest.raises(ScenarioError, match="classes are drawn"):
-        scenario("enrolled", devices=[{"name": "a", "share": 1.0, "precision": "full"}])
+    with pytest.raises(ScenarioError, match="each device says"):
+        scenario("enrolled", devices=[{"name": "a", "clients": ["ada"], "precision": "full"}])
     server = Worker(scenario("enrolled"), tmp_path)
     with pytest.raises(DataError, match="a client of the federation"):
         server.splits("ada")

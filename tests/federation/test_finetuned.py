@@ -20,9 +20,6 @@ from fedpeft.training import evaluate
 
 from .test_resume import Stops, everything, numbers
 
-# Their runs take long: one worker makes them.
-pytestmark = pytest.mark.xdist_group("finetuned")
-
 HOUSE = ["method={name = 'houlsby', size = 4}", "channel.name=plain", "personalization.people=2"]
 
 

@@ -20,10 +20,10 @@ def task():
     return open_task("next_word", "keyboard", "keyboard", "bfloat16", "full", 64)
 
 
-def scenario(memory: str, **training: object) -> Scenario:
+def scenario(memory: str, precision: str = "auto", **training: object) -> Scenario:
     return Scenario(
         name="fitted",
-        base={"precision": "auto"},
+        base={"precision": precision},
         training={"steps": 1, "memory": memory, **training},
         personalization={"people": 0},
     )
@@ -49,18 +49,18 @@ def test_a_smaller_budget_saves_more_and_the_same_one_the_same(task):
 
 
 def test_the_window_is_shortened_last_and_examples_are_cut_so(task):
-    whole = scenario("1MB")
+    whole = scenario("1MB", "full")
     whole = whole.model_copy(update={"devices": [DeviceTable(name="all", share=1.0, window=64)]})
     with pytest.raises(FedpeftError, match="64 tokens, 1 at") as least:
         found(task, whole)
     needed = re.search(r"at least (\d+)MB", str(least.value))
     assert needed is not None
-    tight = scenario(f"{int(needed[1]) - 1}MB")
+    tight = scenario(f"{int(needed[1]) - 1}MB", "full")
     window = found(task, tight)["window"]
     assert window in (16, 32)
     fleet = Fleet(tight)
     client = fleet.clients[0]
-    short, whole = fleet.splits(client), Fleet(scenario("1000GB")).splits(client)
+    short, whole = fleet.splits(client), task.splits(client)
     assert short.train.ids.shape[1] == window < whole.train.ids.shape[1] == 64
     assert len(short.test) > len(whole.test)
     assert fleet.of(client).task.fullest(2).ids.shape == (2, window)

@@ -28,9 +28,6 @@ from fedpeft.training.config import Training
 
 from .test_resume import Stops, everything, numbers
 
-# Their runs take long: one worker makes them.
-pytestmark = pytest.mark.xdist_group("fleet")
-
 DEVICES = [
     {"name": "desktop", "share": 0.25, "dtype": "float32"},
     {"name": "laptop", "share": 0.25},

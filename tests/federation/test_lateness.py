@@ -65,6 +65,8 @@ def test_a_late_answer_is_refused_once_the_set_is_closed(
     opening, end = rounds.end.collect, rounds.end
 
     class Remembering:
+        present = staticmethod(end.present)
+
         def collect(self, *arguments):
             kept.append(opening(*arguments))
             return kept[-1]

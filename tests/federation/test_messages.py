@@ -15,6 +15,7 @@ from fedpeft.codecs.bfloat16 import from_bfloat16, to_bfloat16
 from fedpeft.errors import ProtocolError
 from fedpeft.federation.flower_internals import from_bytes, identify, to_bytes
 from fedpeft.federation.messages import (
+    WHOLE,
     facts,
     hash_of,
     parcel,
@@ -153,14 +154,11 @@ OPAQUE = "fedpeft.opaque"
 GARBAGE = {
     "empty": RecordDict(),
     "facts": facts({"payload": "hello"}),
-    "no array": RecordDict({"payload": ArrayRecord()}),
-    "half an integer": _array("uint8", (4,), OPAQUE, b"\0" * 3),
-    "more than it says": _array("uint8", (4,), OPAQUE, b"\0" * 5),
-    "shape": _array("uint8", (2, 2), OPAQUE, b"\0" * 4),
-    "dtype": _array("uint16", (4,), OPAQUE, b"\0" * 8),
-    "stype": _array("uint8", (4,), "numpy.ndarray", b"\0" * 4),
-    "name": _array("uint8", (4,), OPAQUE, b"\0" * 4, "other"),
-    "more": RecordDict({**_array("uint8", (4,), OPAQUE, b"\0" * 4), "more": ConfigRecord({"a": 1})}),
+    "no bytes": RecordDict({"payload": ConfigRecord({"payload": "hell"})}),
+    "another field": RecordDict({"payload": ConfigRecord({"bytes": b"\0" * 4})}),
+    "a field more": RecordDict({"payload": ConfigRecord({"payload": b"\0" * 4, "more": 1})}),
+    "an array": _array("uint8", (4,), OPAQUE, b"\0" * 4),
+    "more": RecordDict({**parcel(b"\0" * 4), "more": ConfigRecord({"a": 1})}),
 }
 
 
@@ -172,6 +170,39 @@ def test_garbage_instead_of_a_parcel_is_refused(case: str) -> None:
         read_bounded(GARBAGE[case], 1000)
     with pytest.raises(ProtocolError):
         read_named(RecordDict({**GARBAGE[case], "names": ConfigRecord({"names": ["ada"]})}), 1000)
+
+
+LARGE = WHOLE + 4
+DAMAGED = {
+    "no array": RecordDict({"payload": ArrayRecord()}),
+    "half an integer": _array("uint8", (LARGE,), OPAQUE, bytes(LARGE - 1)),
+    "more than it says": _array("uint8", (LARGE,), OPAQUE, bytes(LARGE + 1)),
+    "shape": _array("uint8", (2, LARGE // 2), OPAQUE, bytes(LARGE)),
+    "dtype": _array("uint16", (LARGE // 2,), OPAQUE, bytes(LARGE)),
+    "stype": _array("uint8", (LARGE,), "numpy.ndarray", bytes(LARGE)),
+    "name": _array("uint8", (LARGE,), OPAQUE, bytes(LARGE), "other"),
+    "a field": RecordDict({"payload": ConfigRecord({"payload": bytes(LARGE)})}),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGED)
+def test_garbage_instead_of_a_large_parcel_is_refused(case: str) -> None:
+    with pytest.raises(ProtocolError, match="array payload"):
+        read_parcel(DAMAGED[case], LARGE)
+
+
+@pytest.mark.parametrize("more", [0, 2])
+def test_what_is_large_travels_as_an_array_and_what_is_not_in_one_object(
+    more: int, wire: Callable[[RecordDict], RecordDict]
+) -> None:
+    data, change = bytes(WHOLE + more), np.ones((WHOLE + more) // 2, np.float32)
+    for content in (wire(parcel(data)), wire(request(plan(change), change))):
+        assert bool(content.array_records) == bool(more)
+    assert read_parcel(wire(parcel(data)), len(data)) == read_bounded(parcel(data), 2 * WHOLE) == data
+    assert read_request(wire(request(plan(change), change)), change.size)[1].size == change.size
+    for wrong in (0, change.size - 1):
+        with pytest.raises(ProtocolError, match=r"request|array global"):
+            read_request(request(plan(change), change), wrong)
 
 
 @pytest.mark.parametrize("size", [0, 3, 5, 8_000_000])

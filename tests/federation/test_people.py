@@ -111,6 +111,13 @@ def test_so_few_people_that_a_sum_would_tell_one_of_them_are_refused(people: int
         require_summable(parse_scenario(TINY, [f"personalization.people={people}"]))
 
 
+def test_devices_with_a_store_of_their_own_are_not_asked_to_personalize() -> None:
+    own = parse_scenario({**TINY, "data": {"federation": "enrolled", "window": 32}})
+    with pytest.raises(RunError, match="fedpeft client personalize"):
+        require_summable(own)
+    require_summable(parse_scenario({**TINY, "data": {"federation": "enrolled"}}, ["personalization.people=0"]))
+
+
 def test_no_people_or_enough_of_them_are_welcome() -> None:
     for people in (0, 4, 20):
         require_summable(parse_scenario(TINY, [f"personalization.people={people}"]))

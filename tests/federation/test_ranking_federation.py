@@ -18,9 +18,6 @@ from fedpeft.scenario import Scenario, parse_scenario
 from ..tasks.encoder import publish_encoder, write_talkers
 from .test_resume import everything, numbers
 
-# Their runs take long: one worker makes them.
-pytestmark = pytest.mark.xdist_group("ranking")
-
 
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
-from starlette.responses import PlainTextResponse
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from fedpeft.device.edge.home import Home
@@ -149,3 +152,74 @@ def test_a_membership_that_was_damaged_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "member.json").write_text("{")
     with pytest.raises(FedpeftError, match="fedpeft client enrol"):
         Membership.find(tmp_path)
+
+
+class Hostile:
+    """A gate with the right certificate that says what a test wants."""
+
+    def __init__(self, federation: bytes, enrolled: bytes = b"{}", status: int = 200) -> None:
+        self._said, self._enrolled, self._status = federation, enrolled, status
+
+    def app(self, _routes: object) -> Starlette:
+        def said(_request: object) -> Response:
+            return Response(self._said, self._status)
+
+        def enrolled(_request: object) -> Response:
+            return Response(self._enrolled)
+
+        routes = [Route("/gate/federation", said), Route("/gate/enrol", enrolled, methods=["POST"])]
+        return Starlette(routes=routes)
+
+
+@pytest.mark.parametrize(
+    ("said", "status"),
+    [
+        (b"", 200),
+        (b"{}", 200),
+        (b"[" * 100_000, 200),
+        (b"\xff", 200),
+        (b"x" * 300_000, 200),
+        (b'{"pinned": "{}", "ca": "", "scenario": "", "server": ""}', 200),
+        (b"nothing here", 404),
+        (b'{"error": {"message": "' + b"z" * 5000 + b'"}}', 500),
+        (b'{"error": []}', 429),
+    ],
+)
+def test_whatever_a_gate_says_is_one_short_line_and_makes_no_member(
+    place: Place, tmp_path: Path, said: bytes, status: int
+) -> None:
+    with opened(Hostile(said, status=status), place.folder) as port:
+        place.address = f"127.0.0.1:{port}"
+        with pytest.raises(FedpeftError) as error:
+            enrol(tmp_path / "me", place.token())
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 600
+    assert not Home(tmp_path / "me").federation.exists()
+
+
+@pytest.mark.parametrize("answer", [b"", b"{}", b'{"answer": "{}"}', b'{"answer": 1}', b'{"answer": "[[[["}'])
+def test_an_answer_that_is_no_certificate_makes_no_member_and_the_call_can_be_repeated(
+    place: Place, tmp_path: Path, answer: bytes
+) -> None:
+    with opened(Hostile(place.notice.to_bytes(), answer), place.folder) as port:
+        place.address = f"127.0.0.1:{port}"
+        token = place.token()
+        with pytest.raises(FedpeftError):
+            enrol(tmp_path / "me", token)
+    assert Membership.find(Home(tmp_path / "me").federation) is None
+
+
+def test_a_connection_that_is_cut_is_one_line(place: Place, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        place.address = f"127.0.0.1:{listening.getsockname()[1]}"
+
+        def cut() -> None:
+            connection, _ = listening.accept()
+            connection.recv(10)
+            connection.close()
+
+        thread = threading.Thread(target=cut)
+        thread.start()
+        with pytest.raises(GateError, match="gate 127"):
+            enrol(tmp_path / "me", place.token())
+        thread.join()

@@ -48,7 +48,11 @@ def test_a_token_with_any_character_wrong_is_none_and_is_not_repeated(data: st.D
     assert text[:20] not in str(error.value)
 
 
-@pytest.mark.parametrize("text", ["", "x", "é" * 50, "A" * 5000, "-", str(Token.fresh("h:1", AUTHORITY, "a"))[:-3]])
+@pytest.mark.parametrize(
+    "text",
+    ["", "x", "é" * 50, "A" * 5000, "-", str(Token.fresh("h:1", AUTHORITY, "a"))[:-3]],
+    ids=["nothing", "short", "other letters", "long", "a dash", "cut off"],  # equal in all processes, as tokens are not
+)
 def test_what_is_no_token_is_said_to_be_none(text: str) -> None:
     with pytest.raises(TokenError, match="fedpeft server token"):
         Token.parse(text)

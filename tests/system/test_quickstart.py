@@ -21,7 +21,7 @@ import pytest
 
 from tests.device.edge.conftest import persons_messages
 
-PATIENCE = 300
+PATIENCE = 150
 
 
 def blocks(page: Path, kind: str) -> list[str]:
@@ -186,3 +186,17 @@ def listening(port: int) -> bool:
 
 def secret(shell: Shell, name: str) -> str:
     return (shell.folder / f"{name}.token").read_text().strip()
+
+
+def test_the_service_unit_runs_a_command_that_exists(repository: Path) -> None:
+    import click
+    import typer
+
+    from fedpeft.cli.app import app
+
+    unit = (repository / "client" / "fedpeft-client.service").read_text()
+    (line,) = re.findall(r"^ExecStart=/\S+/fedpeft (.*)$", unit, flags=re.MULTILINE)
+    group, verb, *rest = shlex.split(line)
+    found = typer.main.get_command(app).get_command(click.Context(click.Group()), group)
+    found.get_command(click.Context(found), verb).make_context(verb, rest)
+    assert {"NoNewPrivileges=yes", "UMask=0077", "ProtectSystem=strict", "Restart=on-failure"} <= set(unit.splitlines())

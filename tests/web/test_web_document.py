@@ -21,7 +21,6 @@ def document(repository: Path) -> str:
     return (repository / "docs" / "web.md").read_text()
 
 
-@pytest.mark.xdist_group("web")
 def test_the_python_block_runs_on_a_finished_run(document: str, run: Path, tmp_path: Path) -> None:
     (block,) = re.findall(r"```python\n(.*?)```", document, re.DOTALL)
     (tmp_path / "runs").mkdir()

@@ -13,8 +13,6 @@ from fedpeft.device.folders import adapter_folder
 from fedpeft.web import Server
 from tests.web.conftest import PEOPLE, Reference, chosen, opened, serve, settled, shown, typed
 
-pytestmark = pytest.mark.xdist_group("web")
-
 PREFIXES = (
     "",
     "I think ",

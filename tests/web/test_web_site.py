@@ -21,8 +21,6 @@ from fedpeft.web.server import POLICY
 from fedpeft.web.site import _NAME
 from tests.web.conftest import Reference
 
-pytestmark = pytest.mark.xdist_group("web")
-
 IDS = [1, 3, 305, 290, 411, 1200, 17]
 
 

@@ -20,8 +20,6 @@ from fedpeft.signing.signature import SigningKey, public_bytes
 from fedpeft.web import Server
 from tests.web.conftest import chosen, opened, random_adapter, typed
 
-pytestmark = pytest.mark.xdist_group("web")
-
 
 def flip(path: Path) -> None:
     content = bytearray(path.read_bytes())

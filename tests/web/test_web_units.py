@@ -91,7 +91,6 @@ def test_what_the_clients_tests_expect_is_what_python_gives() -> None:
     assert written == fresh, f"python {Path(__file__).name}"
 
 
-@pytest.mark.xdist_group("web")
 @pytest.mark.parametrize("command", ["check", "test"])
 def test_the_clients_types_and_own_tests_pass(command: str) -> None:
     from fedpeft.web import built_page

@@ -297,7 +297,6 @@ class EdgeClient:
             When it cannot take part at all; errors of server and network are waited out.
         """
         asked = policy or self.policy
-        self._stopping.clear()
         seat = Seat(
             member=Membership.read(self.home.federation),
             home=self.home,
@@ -310,10 +309,13 @@ class EdgeClient:
             once=once,
             stopping=self._stopping,
         )
-        return joiner(seat)
+        try:
+            return joiner(seat)
+        finally:
+            self._stopping.clear()
 
     def stop(self) -> None:
-        """Let :meth:`join` end after what it has in hand; may be called from another thread or a signal handler."""
+        """Let :meth:`join` end after what it has in hand, or as soon as it is called; any thread may call this."""
         self._stopping.set()
 
     def forget(self) -> int:
@@ -325,7 +327,7 @@ class EdgeClient:
             How many messages there were.
         """
         gone = self.store.forget()
-        self.home.personal.clear()
+        self.home.unlearn()
         with self._lock:
             self._typing = None
         self._tell(Forgotten(gone))
@@ -354,7 +356,7 @@ class EdgeClient:
 
     def _require_unchanged(self, began: str) -> None:
         if self.store.generation != began:
-            self.home.personal.clear()
+            self.home.unlearn()
             raise ConsentError(
                 "texts", "forgotten while it trained", "those it began with", "what it learnt is gone too"
             )

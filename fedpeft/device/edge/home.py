@@ -12,13 +12,21 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from fedpeft.device.bundle import Bundle
 from fedpeft.device.edge.personal import Personal
 from fedpeft.device.edge.slot import Slot
 from fedpeft.device.edge.store import ExampleStore
 from fedpeft.files import private_folder
+
+OWN_PARTS = "own parts"
+"""In the manifest of a global adapter's bundle: whether parts of it were trained here alone."""
+
+# What rounds keep on a device (``fedpeft.federation``): its sessions, and updates that wait to be sent.
+_SESSION, _UNSENT = "session", ("request", "reply", "answered")
 
 
 @dataclass(frozen=True)
@@ -62,7 +70,30 @@ class Home:
         """The newest global adapter, as of the last rounds that this device took part in."""
         return Slot(self.federation / "global")
 
+    def unlearn(self) -> None:
+        """Remove all that was learnt from the person's text; what all learnt together stays.
+
+        Of the rounds stays what must: to which sessions this device has agreed, because it may not go back to one.
+        """
+        self.personal.clear()
+        for client in self.federation.glob("clients/*"):
+            for path in client.iterdir():
+                if path.name != _SESSION:
+                    _remove(path)
+        for name in _UNSENT:
+            _remove(self.federation / "node" / name)
+        current = self.shared.current()
+        if current is not None and Bundle.open(current, "adapter").manifest.details.get(OWN_PARTS):
+            self.shared.clear()
+
     def store(self) -> ExampleStore:
         """Open the store with the default retention."""
         private_folder(self.folder)
         return ExampleStore(self.folder / "store")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

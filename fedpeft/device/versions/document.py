@@ -16,7 +16,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, StringConstraints, ValidationError
 
@@ -135,17 +135,14 @@ class Document(Part):
             When it is not believed, is not what its signer signed, or is of another federation.
         """
         content, _, rest = data.partition(b"\n")
-        try:
-            fields = json.loads(content)
-            signer, found = str(fields["signer"]), fields.get("format")
-            signed, public = bytes.fromhex(rest.decode("ascii")), bytes.fromhex(signer)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise ShelfError(where, f"{data[:20]!r}…", f"a {cls.LABEL} and its signature") from error
+        fields, signer = _opened(content, f"{where} ({cls.LABEL})")
         trust.require(signer, where)
         try:
-            signature.verify(public, signed, f"{signer[:12]}…", cls.LABEL, content)
-        except ProtocolError as error:
+            signed = bytes.fromhex(rest.decode("ascii"))
+            signature.verify(bytes.fromhex(signer), signed, f"{signer[:12]}…", cls.LABEL, content)
+        except (ProtocolError, ValueError) as error:
             raise ShelfError(f"{where} signature", f"{rest[:12]!r}…", "its signer's signature of it") from error
+        found = fields.get("format")
         if found != 1:
             raise ShelfError(f"{where} format", found, "1", "update fedpeft on the device")
         try:
@@ -158,6 +155,25 @@ class Document(Part):
         if document.federation != trust.federation:
             raise ShelfError(f"{where} federation", document.federation, f"{trust.federation!r}")
         return document
+
+
+def claimed_signer(data: bytes, where: str) -> str:
+    """Return who a document says has signed it, which is nobody's word until it is verified.
+
+    Raises
+    ------
+    ShelfError
+        When it is none.
+    """
+    return _opened(data.partition(b"\n")[0], where)[1]
+
+
+def _opened(content: bytes, where: str) -> tuple[dict[str, Any], str]:
+    try:
+        fields = json.loads(content)
+        return fields, bytes.fromhex(fields["signer"]).hex()
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ShelfError(where, f"{content[:20]!r}…", "a document and its signature") from error
 
 
 def _short(keys: Collection[str]) -> str:

@@ -28,7 +28,7 @@ from fedpeft.device.bundle import Bundle
 from fedpeft.device.edge.home import Home
 from fedpeft.device.lock import held
 from fedpeft.device.manifest import Digest, Key
-from fedpeft.device.versions.document import Trust
+from fedpeft.device.versions.document import Trust, claimed_signer
 from fedpeft.device.versions.source import parse_head, parse_version
 from fedpeft.device.versions.version import KINDS, Head, Kind, Version
 from fedpeft.errors import BundleError, ShelfError
@@ -210,7 +210,7 @@ class Installed:
         if not path.exists():
             return None
         data = path.read_bytes()
-        if not any(f'"signer":"{signer}"'.encode() in data for signer in trust.signers):
+        if claimed_signer(data, str(path)) not in trust.signers:
             return None
         return parse_head(data, trust, channel, str(self.folder))
 
@@ -224,7 +224,7 @@ class Installed:
         if state is not None and version != state.current:
             moved = {"current": version, "previous": state.current, "waiting": None, "refused": None}
             self.put(state.model_copy(update=moved))
-            self._retire(self.record(version).base)
+            self.home.shared.clear()  # of rounds before; the next ones make a newer one
 
     def rollback(self) -> Version:
         """Go back to the version before; the one that is left is not installed again until its channel has another.
@@ -244,14 +244,8 @@ class Installed:
             moved = {"current": found.id, "previous": None, "waiting": None, "refused": state.current}
             self.put(state.model_copy(update=moved))
             self.home.personal.clear(besides={found.base})
-            self._retire(found.base)
-            return found
-
-    def _retire(self, base: str) -> None:
-        """Remove what joining rounds on another base has left: it would be taken for newer than what was fetched."""
-        shared = self.home.shared.current()
-        if shared is not None and Bundle.open(shared, "adapter").manifest.base_fingerprint != base:
             self.home.shared.clear()
+            return found
 
     def sweep(self) -> None:
         """Remove what no version in use needs; the caller holds the lock."""

@@ -19,6 +19,7 @@ from flwr.serverapp import Grid
 
 from fedpeft.federation.cohort import Called, Roll, greet, greetings, heard, wait_for_nodes
 from fedpeft.federation.flower_runtime import away, lost
+from fedpeft.federation.folder import SKIPPED, RunFolder
 from fedpeft.federation.handshake import begin_session, enough
 from fedpeft.federation.server import agreed
 from fedpeft.federation.session_keys import SessionKeys
@@ -56,11 +57,9 @@ class Attendance:
         Who is enrolled.
     keys : callable
         Returns what begins a session, with the revocations of now; None on the plain channel.
-    run : str
-        Its name.
+    folder : RunFolder
+        Of the run; ``skipped.json`` says who was turned away and why.
     watcher : Watcher
-    heed : callable
-        Called while nodes are waited for; raises when they are not to be waited for any more.
     """
 
     def __init__(
@@ -69,26 +68,28 @@ class Attendance:
         worker: Worker,
         registry: Path,
         keys: Callable[[], SessionKeys | None],
-        run: str,
+        folder: RunFolder,
         watcher: Watcher,
-        heed: Callable[[], None] = lambda: None,
     ) -> None:
         self._link: Link = link
         self._grid: Grid = link
         self._worker, self._registry, self._keys = worker, registry, keys
-        self._run, self._watcher, self._heed = run, watcher, heed
+        self._folder, self._watcher = folder, watcher
         self._begun = 0
         self._greeted: dict[int, int] = {}
         self._asked: dict[str, int] = {}
         self._called = Called({}, {}, {})
+        self._skipped: dict[str, str] = {}
 
-    def gather(self, patience: float) -> Roll:
+    def gather(self, patience: float, heed: Callable[[], None] = lambda: None) -> Roll:
         """Call the roll of who is there: enrolled nodes only, each under its own name; who is wrong is left out.
 
         Parameters
         ----------
         patience : float
             Seconds to wait for all who are enrolled.
+        heed : callable, optional
+            Called again and again meanwhile; what it raises ends the wait.
 
         Raises
         ------
@@ -98,11 +99,11 @@ class Attendance:
         names: dict[int, str] = {}
 
         def present() -> list[int]:
-            self._heed()
+            heed()
             names.update(found := self._present())
             return sorted(found)
 
-        expected = len(self._awaited(self._enrolled()))
+        expected = len(self._expected(self._enrolled()))
         least = self._worker.scenario.federation.minimum
         ids = wait_for_nodes(present, max(expected, least), least, patience)
         called = greet(self._grid, ids, agreed(self._worker), names)
@@ -112,7 +113,10 @@ class Attendance:
     def begin(self, round_: int, roll: Roll) -> tuple[ServerEnd, Roll]:
         """Begin a session with everybody on the roll; parameters, result and errors as in :func:`begin_session`."""
         self._begun = round_
-        return begin_session(self._grid, self._worker, roll, self._keys(), self._run, self._watcher)
+        run = self._folder.path.name
+        end, roll = begin_session(self._grid, self._worker, roll, self._keys(), run, self._watcher)
+        self._note(roll.skipped)
+        return end, roll
 
     def renewed(self, round_: int, end: ServerEnd, roll: Roll) -> tuple[ServerEnd, Roll]:
         """Return the session for a round: the one that there is, or a new one.
@@ -140,6 +144,8 @@ class Attendance:
         devices, skipped = {**roll.devices, **self._called.devices}, {**roll.skipped, **self._called.skipped}
         for client in came:
             del self._called.ready[client]
+            skipped.pop(client, None)
+            self._skipped.pop(client, None)
         for client in roll.nodes.keys() - nodes.keys():
             self._greeted.pop(roll.nodes[client], None)  # who comes back is greeted at once
         return self.begin(round_, Roll(nodes, skipped, {client: devices.get(client, "") for client in nodes}))
@@ -147,16 +153,16 @@ class Attendance:
     def _enrolled(self) -> set[str]:
         return set(admitted(self._registry, time.time()).values())
 
+    def _expected(self, enrolled: set[str]) -> set[str]:
+        """Return which of those who are enrolled the scenario is for."""
+        return enrolled if self._worker.scenario.enrolled else enrolled & set(self._worker.client_ids)
+
     def _present(self) -> dict[int, str]:
         """Return the clients of this scenario that are enrolled and online, by node id."""
         known = admitted(self._registry, time.time())
-        clients = self._awaited(set(known.values()))
+        clients = self._expected(set(known.values()))
         found = {node: known.get(public, "") for node, public in self._link.nodes().items()}
         return {node: client for node, client in found.items() if client in clients}
-
-    def _awaited(self, enrolled: set[str]) -> set[str]:
-        """Return who may take part: the scenario's clients, or all where those are whoever is enrolled."""
-        return enrolled if self._worker.scenario.enrolled else enrolled & set(self._worker.client_ids)
 
     def _greet(self, round_: int, strangers: set[int]) -> None:
         """Ask who has come who they are; what they say is heard before a later round."""
@@ -182,6 +188,12 @@ class Attendance:
         self._called.devices.update(called.devices)
         self._called.skipped.update(called.skipped)
         self._called.skipped.update(_turned_away(called, names))
+        self._note(self._called.skipped)
+
+    def _note(self, skipped: Mapping[str, str]) -> None:
+        """Write down who is not taken in, for whoever looks after the server."""
+        self._skipped.update(skipped)
+        self._folder.write(SKIPPED, [{"client": c, "reason": r} for c, r in sorted(self._skipped.items())])
 
 
 def _turned_away(called: Called, names: Mapping[int, str]) -> dict[str, str]:

@@ -94,11 +94,14 @@ class LinkGrid(Grid):
         patience = self._deadline if timeout is None else timeout
         end = time.monotonic() + patience
         waiting = _Waiting(list(messages), self._usual, _SHARE * patience)
+        try:
+            yield from self._replies(waiting, end)
+        finally:
+            self._inbox.abandon(waiting.over | waiting.ids.keys())
+
+    def _replies(self, waiting: _Waiting, end: float) -> Iterator[Message]:
         pace = Pace(_SOON, _MOST)
-        while waiting.open:
-            now = time.monotonic()
-            if now > end:
-                return
+        while waiting.open and (now := time.monotonic()) <= end:
             due = waiting.due(now)
             if due:
                 waiting.sent(due, self.push_messages([waiting.copy(index) for index in due], max(1.0, end - now)), now)
@@ -137,6 +140,7 @@ class _Waiting:
         self._messages, self._usual = messages, usual
         self.open = dict.fromkeys(range(len(messages)), 0.0)  # when to send next
         self.ids: dict[str, int] = {}
+        self.over: set[str] = set()  # copies of what another copy was answered to
         self._begun = time.monotonic()
         took = [usual.get(message.metadata.message_type, 0.0) for message in messages]
         self._interval = [max(_REPEAT, min(most, _USUAL * seconds)) for seconds in took]
@@ -167,7 +171,7 @@ class _Waiting:
 
     def take(self, reply: Message, now: float) -> bool:
         """Take an answer; say whether it is the first to its request."""
-        index = self.ids.get(reply.metadata.reply_to_message_id)
+        index = self.ids.pop(reply.metadata.reply_to_message_id, None)
         if index is None or index not in self.open:
             return False
         self._close(index)
@@ -184,4 +188,5 @@ class _Waiting:
 
     def _close(self, index: int) -> None:
         del self.open[index]
+        self.over |= {id_ for id_, known in self.ids.items() if known == index}
         self.ids = {id_: known for id_, known in self.ids.items() if known != index}

@@ -24,10 +24,10 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from fedpeft.address import is_address
 from fedpeft.errors import FolderError
 from fedpeft.federation.folder import to_toml
 from fedpeft.federation.locking import is_held
-from fedpeft.federation.node.address import is_address
 from fedpeft.federation.session_keys import SessionKeys
 from fedpeft.files import private_folder, write_private, write_whole
 from fedpeft.secagg.trust.enrolling import Pinned

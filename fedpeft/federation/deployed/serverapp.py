@@ -24,6 +24,9 @@ from fedpeft.federation.session_keys import SessionKeys
 from fedpeft.federation.worker import Worker
 
 ENGINE, FINISHED = "deployed", "finished"
+# Seconds that a client has to agree on a session, where there is nothing to compute: twice an idle node's pace. Who is
+# gone without a word costs no more than that when a session begins.
+_SESSION = 180.0
 # Longer than an idle node's pace: who is there hears of it, who is not gets the adapter with the next run.
 _HANDING_OUT = 120.0
 SERVER_FOLDER, RUN_FOLDER, OPERATOR_FOLDER = "server-folder", "run-folder", "operator-folder"
@@ -38,14 +41,18 @@ def deployed_app() -> ServerApp:
         run = RunFolder(Path(str(context.run_config[RUN_FOLDER])))
         with run.lock(), told(run, context.run_id):
             server = ServerFolder(Path(str(context.run_config[SERVER_FOLDER])))
+            drain = Drain(server.path)
             worker = worker_at(str(run.path / SCENARIO), str(run.path))
             with attempt(worker, run, ENGINE, FINISHED):
-                conduct_deployed(grid, worker, run, server, Path(str(context.run_config[OPERATOR_FOLDER])))
+                operator = Path(str(context.run_config[OPERATOR_FOLDER]))
+                conduct_deployed(grid, worker, run, server, operator, drain)
 
     return app
 
 
-def conduct_deployed(grid: Grid, worker: Worker, run: RunFolder, server: ServerFolder, operator: Path) -> None:
+def conduct_deployed(
+    grid: Grid, worker: Worker, run: RunFolder, server: ServerFolder, operator: Path, drain: Drain
+) -> None:
     """Run what is left of a run, with whoever is there.
 
     Parameters
@@ -58,25 +65,23 @@ def conduct_deployed(grid: Grid, worker: Worker, run: RunFolder, server: ServerF
     server : ServerFolder
     operator : Path
         Folder of the operator's key.
-
-    Raises
-    ------
-    Drained
-        When nothing new is to begin.
+    drain : Drain
+        Heeded before the first round and after each.
     """
-    drain = Drain(server.path)
-    link, watcher = LinkGrid(grid, patience(worker, server)), UntilDrained(drain)
+    most, watcher = patience(worker, server), UntilDrained(drain)
+    link, door = LinkGrid(grid, most), LinkGrid(grid, min(most, _SESSION))
 
     def keys() -> SessionKeys | None:
         return replace(server.keys(operator), people=True) if worker.scenario.secure else None
 
-    attendance = Attendance(link, worker, server.registry, keys, run.path.name, watcher, drain.heed)
+    keys()  # before anybody is waited for: a key that is missing is said at once
+    attendance = Attendance(door, worker, server.registry, keys, run, watcher)
     point = Checkpoint.read(run.path, worker.scenario.digest, worker.size)
-    end, roll = attendance.begin(point.round if point else 0, attendance.gather(server.settings.gathering))
+    end, roll = attendance.begin(point.round if point else 0, attendance.gather(server.settings.gathering, drain.heed))
     rounds = Rounds(link, worker, roll, end, run, watcher, renewed=attendance.renewed)
     change = federate(rounds, sum_people)
     if worker.scenario.enrolled:
-        hand_out(LinkGrid(grid, min(_HANDING_OUT, server.settings.deadline)), rounds, change)
+        hand_out(LinkGrid(grid, min(_HANDING_OUT, most)), rounds, change)
 
 
 def patience(worker: Worker, server: ServerFolder) -> float:

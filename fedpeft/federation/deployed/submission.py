@@ -44,12 +44,6 @@ class Submission:
         self.number: int | None = None
         self.starts: list[float] = []
 
-    def connect(self) -> None:
-        """Write where ``flwr run`` finds the SuperLink."""
-        connection = {"address": self._server.address, "root-certificates": str(self._server.ca)}
-        text = f'[superlink]\ndefault = "{_NAME}"\n\n[superlink.{_NAME}]\n{_lines(connection)}'
-        (self._server.flower / "config.toml").write_text(text)
-
     def forsake(self, control: ControlLine) -> None:
         """End the SuperLink's run of the ServerApp that is gone: it would keep nodes busy until it is missed."""
         if self._file.exists():
@@ -67,6 +61,7 @@ class Submission:
             When Flower does not take it.
         """
         home = self._server.flower
+        self._connect()
         file = home / "run.toml"
         file.write_text(_lines(self._config))
         app = write_app(home / "app", "deployed", _APP, list(self._config))
@@ -74,6 +69,12 @@ class Submission:
         self.starts = [*self.starts, time.time()][-_KEPT:]
         write_whole(self._file, str(self.number))
         return self.number
+
+    def _connect(self) -> None:
+        """Write where ``flwr run`` finds the SuperLink."""
+        connection = {"address": self._server.address, "root-certificates": str(self._server.ca)}
+        text = f'[superlink]\ndefault = "{_NAME}"\n\n[superlink.{_NAME}]\n{_lines(connection)}'
+        (self._server.flower / "config.toml").write_text(text)
 
 
 def _flwr_run(home: Path, app: Path, config: Path) -> int:

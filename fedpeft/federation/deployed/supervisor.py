@@ -143,7 +143,6 @@ class Supervisor:
                 self._spared(self._remember)
 
     def _supervise(self, control: ControlLine) -> Outcome:
-        self._spared(self._submission.connect)
         while not self._stopping.is_set():
             ended = self._ended()
             if ended is not None:
@@ -275,7 +274,7 @@ class Supervisor:
         except OSError as error:
             if error.errno not in _FULL:
                 raise
-            self._wait_for_room(f"no room to write {error.filename or 'a file'}")
+            self._wait_for_room(f"no room to write under {self._server.path}")
 
     def _healthy(self) -> bool:
         try:

@@ -15,7 +15,6 @@ to make another, and the client counts as one who vanished in that round.
 
 from __future__ import annotations
 
-import fcntl
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,10 +26,11 @@ from flwr.app import Message, RecordDict
 from fedpeft.errors import RunError
 from fedpeft.federation.flower_fleet import Delivery
 from fedpeft.federation.flower_internals import UNREADABLE, from_bytes, state_from_bytes, state_to_bytes, to_bytes
+from fedpeft.federation.locking import hold
 from fedpeft.files import private_folder, write_private
 
 _NODE, _DELIVERY, _REQUEST, _REPLY, _STATE = "node", "delivery", "request", "reply", "state-"
-_ANSWERED, _LOCK = "answered", ".lock"
+_ANSWERED = "answered"
 _RUNS, _HASH = 4, 64
 
 
@@ -55,11 +55,7 @@ class Journal:
         RunError
             When another node runs on it.
         """
-        with (self._folder / _LOCK).open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise RunError(f"node folder {self._folder}", "in use", "one node for it", "stop the other") from error
+        with hold(self._folder, RunError(f"node folder {self._folder}", "in use", "one node for it", "stop the other")):
             yield
 
     def node(self) -> int | None:

@@ -12,12 +12,11 @@ from fedpeft.codecs.ring import Ring, RingCodec
 from fedpeft.errors import ProtocolError, RunError
 from fedpeft.secagg.channel import Asked
 from fedpeft.secagg.pairwise.client import PairwiseClient
-from fedpeft.secagg.pairwise.parameters import parameters
+from fedpeft.secagg.pairwise.parameters import cohort_flaw
 from fedpeft.secagg.pairwise.round import PairwiseRound
 from fedpeft.secagg.pairwise.server import PairwiseServer
 from fedpeft.secagg.pairwise.wire import contribution_length
 from fedpeft.secagg.trust.certificate import Revocations
-from fedpeft.secagg.trust.manifest import Manifest, Terms
 
 
 @dataclass(frozen=True)
@@ -106,8 +105,10 @@ class PairwiseServerEnd:
         ProtocolError
             When the manifest speaks of another length or ring.
         """
-        size = len(asked.cohort)
-        require_cohort(self.server.manifest, asked.purpose, size, f"{size} clients whose certificates hold")
+        manifest, size = self.server.manifest, len(asked.cohort)
+        flaw = cohort_flaw(manifest.of(asked.purpose), size, manifest.corrupt, manifest.dropout)
+        if flaw is not None:
+            raise RunError(f"{asked.purpose} {asked.round}", f"{size} clients whose certificates hold", flaw)
         opened = self.server.open_round(asked.round, asked.purpose, asked.model, asked.cohort)
         terms = opened.context.terms
         if (opened.context.length, terms.bits, terms.levels) != (length, ring.bits, ring.levels):
@@ -125,26 +126,3 @@ class PairwiseServerEnd:
         except ProtocolError:
             return False
         return True
-
-
-def require_cohort(manifest: Manifest, purpose: str, size: int, found: str) -> None:
-    """Refuse a cohort that could not be opened, or not without those who may vanish; there may be more of them later.
-
-    Raises
-    ------
-    RunError
-    """
-    wrong = flaw(manifest.of(purpose), size, manifest.corrupt, manifest.dropout)
-    if wrong is not None:
-        raise RunError(f"secure session, {purpose}", found, wrong)
-
-
-def flaw(terms: Terms, size: int, corrupt: float, dropout: float) -> str | None:
-    """Return what is expected instead of a cohort of so many; None when it will do."""
-    if size < terms.n_min:
-        return f"at least {terms.n_min} of {terms.n_max}"
-    try:
-        parameters(size, corrupt, dropout)
-    except ProtocolError as error:
-        return f"a cohort that works; {error}"
-    return None

@@ -19,7 +19,7 @@ from math import ceil
 
 from fedpeft.errors import ProtocolError
 from fedpeft.secagg.pairwise.tails import sparse
-from fedpeft.secagg.trust.manifest import corrupt_count, majority
+from fedpeft.secagg.trust.manifest import Terms, corrupt_count, majority
 
 COMPLETE = 128
 SECURITY = 80
@@ -97,3 +97,15 @@ def parameters(clients: int, corrupt: float, dropout: float) -> Parameters:
             "enlarge the cohort or assume less",
         )
     return Parameters(clients, bad, clients - 1, holders, threshold)
+
+
+def cohort_flaw(terms: Terms, clients: int, corrupt: float, dropout: float) -> str | None:
+    """Return what is expected instead of so many clients for one purpose; None when they will do."""
+    size = min(clients, terms.n_max)
+    if size < terms.n_min:
+        return f"at least {terms.n_min} of {terms.n_max}"
+    try:
+        parameters(size, corrupt, dropout)
+    except ProtocolError as error:
+        return f"a cohort that works; {error}"
+    return None

@@ -104,3 +104,24 @@ def test_asynchronous_apps_enrol_join_and_cancel(tmp_path: Path) -> None:
 
     asyncio.run(app())
     assert ended.wait(20)
+
+
+def test_who_stops_before_the_rounds_begin_does_not_wait_for_them(tmp_path: Path) -> None:
+    client = EdgeClient.enrol(tmp_path / "me", "good", enroller)
+    client.stop()
+    assert client.join(until_stopped) == Joined(1, None)
+    threading.Timer(0.2, client.stop).start()
+    assert client.join(until_stopped) == Joined(1, None)
+
+
+def test_forgetting_takes_what_rounds_left_and_leaves_the_memory_of_sessions(tmp_path: Path) -> None:
+    client = EdgeClient.enrol(tmp_path / "me", "good", enroller)
+    client.agree()
+    client.add("hello")
+    place = client.home.federation
+    for name in ("clients/ada/session/keys", "clients/ada/personal/adapter", "clients/ada/private.bin", "node/reply"):
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_text("learnt")
+    client.forget()
+    left = sorted(path.relative_to(place).as_posix() for path in place.rglob("*") if path.is_file())
+    assert left == ["clients/ada/session/keys", "member.json"]

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fedpeft.federation import client as client_module
 from fedpeft.federation.client import client_app, worker_at
 from fedpeft.federation.deployed.attendance import Attendance
 from fedpeft.federation.deployed.server_folder import ServerFolder
@@ -66,9 +67,7 @@ class Place:
         """Run all rounds; from the rounds that the plan names on, other nodes are online."""
         crowd = self.crowd
         crowd.online = {node + 2 for node in plan[0]}
-        attendance = Attendance(
-            crowd, self.worker, self.server.registry, lambda: self.trust.keys, self.run.path.name, Silent()
-        )
+        attendance = Attendance(crowd, self.worker, self.server.registry, lambda: self.trust.keys, self.run, Silent())
         end, roll = attendance.begin(0, attendance.gather(0.0))
 
         def renewed(round_, end, roll):
@@ -109,6 +108,31 @@ def test_who_comes_later_is_in_the_next_session_and_no_round_waits_for_them(plac
     assert place.crowd.greeted == [7, 8]
     assert (sessions(place), [row["contributors"] for row in rows]) == (2, [4] * 6)
     assert set(names[5:]) & {client for row in rows[2:] for client in row["cohort"]}
+
+
+def test_a_newcomer_of_another_version_is_noted_and_not_greeted_every_round(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoken = client_module.spoken
+    old = place.worker.client_ids[6]
+
+    def said() -> dict:
+        version = spoken()
+        return {**version, "protocol": 0} if client_module.asked == old else version
+
+    def whose(context) -> str:
+        client_module.asked = place.worker.client_ids[context.node_config["partition-id"]]
+        return client_module.asked
+
+    monkeypatch.setattr(client_module, "asked", "", raising=False)
+    monkeypatch.setattr(client_module, "spoken", said)
+    monkeypatch.setattr(client_module, "_client", whose)
+    rows = place.rounds({0: set(range(6)), 2: set(range(7))})
+    assert not any("joined" in row for row in rows)
+    assert place.crowd.greeted == [8]
+    (noted,) = place.run.read("skipped.json")
+    assert noted["client"] == old
+    assert "upgrade fedpeft on client user-06" in noted["reason"]
 
 
 def test_a_session_ends_when_more_have_gone_than_a_round_may_lose(place: Place) -> None:

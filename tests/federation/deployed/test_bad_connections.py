@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fedpeft.federation.deployed.status import status_of
+
 from .clock import an_hour_ahead
 from .faulty_proxy import CUT, CUT_REPLY, GARBAGE, FaultyProxy
 from .federation import CLIENTS, Federation, Node, found, scenario_of
@@ -38,9 +40,13 @@ def behind(tmp_path: Path) -> Iterator[tuple[Federation, FaultyProxy]]:
 
 
 @pytest.mark.slow
-def test_no_fault_on_the_way_of_a_message_costs_its_client_the_round(behind: tuple[Federation, FaultyProxy]) -> None:
+def test_no_fault_on_the_way_of_a_message_costs_a_client_the_round_or_a_bit_of_the_sum(
+    behind: tuple[Federation, FaultyProxy],
+) -> None:
     federation, proxy = behind
     federation.wait_for_round(0)
+    clients = status_of(federation.server)["clients"]
+    assert (clients["enrolled"], clients["online"]) == (CLIENTS, CLIENTS)
     begun = time.monotonic()
     proxy.spoil("pull-messages", CUT_REPLY, least=1)  # handed over to nobody: it is sent again
     proxy.spoil("pull-object", 500, times=2)
@@ -54,5 +60,10 @@ def test_no_fault_on_the_way_of_a_message_costs_its_client_the_round(behind: tup
     assert [row.get("contributors") for row in rows] == [None, CLIENTS, CLIENTS], federation.story()
     np.testing.assert_array_equal(federation.found(), federation.expected())
     assert proxy.spoilt
-    counts = proxy.counts(begun)
-    print({route: round(count / CLIENTS / 2, 1) for route, count in counts.items()}, sum(counts.values()) / CLIENTS / 2)
+    assert [node.stop() for node in federation.nodes] == [0] * CLIENTS
+    (run,) = status_of(federation.server)["runs"]
+    assert (run["status"], run["round"], run["burnt"]) == ("finished", 2, 0)
+    assert not [file for file in (federation.server.secret, federation.server.ca_key) if file.stat().st_mode & 0o077]
+    # Four messages a round, and the session's end: three parts each way, and few more for what was spoilt.
+    parts = proxy.counts(begun)["pull-object"] + proxy.counts(begun)["push-object"]
+    assert parts < 2 * 3 * (2 * 4 + 1) * CLIENTS * 1.3

@@ -12,8 +12,6 @@ import numpy as np
 import psutil
 import pytest
 
-from fedpeft.federation.deployed.status import status_of
-
 from .federation import CLIENTS, Federation, scenario_of
 
 
@@ -30,24 +28,6 @@ def federation(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Feder
         made.thread.join(60)
         for node in made.nodes:
             node.stop()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("federation", [2], indirect=True)
-def test_five_devices_and_a_real_server_reach_to_the_bit_what_the_simulation_reaches(federation: Federation) -> None:
-    federation.wait_for_round(0)
-    clients = status_of(federation.server)["clients"]
-    assert (clients["enrolled"], clients["online"]) == (CLIENTS, CLIENTS)
-    federation.finish()
-    assert [row.get("contributors") for row in federation.rounds] == [None, CLIENTS, CLIENTS], federation.story()
-    np.testing.assert_array_equal(federation.found(), federation.expected())
-    assert [node.stop() for node in federation.nodes] == [0] * CLIENTS
-    (run,) = status_of(federation.server)["runs"]
-    assert (run["status"], run["round"], run["burnt"]) == ("finished", 2, 0)
-    tokens = [
-        secret for secret in (federation.server.secret, federation.server.ca_key) if secret.stat().st_mode & 0o077
-    ]
-    assert not tokens
 
 
 @pytest.mark.slow

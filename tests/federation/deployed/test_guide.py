@@ -111,11 +111,12 @@ def test_the_service_runs_a_command_that_exists_and_is_not_restarted_where_that_
     assert service["ReadWritePaths"] in shlex.split(service["ExecStart"])
 
 
-def test_the_proxy_lets_devices_through_to_two_paths_only(repository: Path) -> None:
+def test_the_proxy_lets_devices_through_to_fleet_gate_and_versions_only(repository: Path) -> None:
     text = re.sub(r"#.*", "", (repository / "server" / "nginx.conf").read_text())
     assert text.count("{") == text.count("}")
     found = dict(re.findall(r"location (\S+) {([^}]*)}", text))
     passed = {path: re.findall(r"proxy_pass (\S+);", body) for path, body in found.items()}
-    assert passed == {"/v1/fleet/": ["https://127.0.0.1:8000"], "/gate/": ["https://127.0.0.1:8001"], "/": []}
+    gate = {path: ["https://127.0.0.1:8001"] for path in ("/gate/", "/versions/", "/blobs/")}
+    assert passed == {"/v1/fleet/": ["https://127.0.0.1:8000"], **gate, "/": []}
     assert "return 404;" in found["/"]
     assert "proxy_ssl_verify on;" in text

@@ -40,6 +40,7 @@ class Link:
     answer: Callable[[int, int], Announced | float | Error]
     sent: list[tuple[int, float]] = field(default_factory=list)
     slow: float = 0.0
+    confirmed: int = 0
     node = None
     _replies: dict[str, Announced] = field(default_factory=dict)
     _parts: dict[str, tuple[Announced, bytes]] = field(default_factory=dict)
@@ -92,7 +93,7 @@ class Link:
         return PullObjectResponse(object_found=True, object_available=there, object_content=content if there else b"")
 
     def ConfirmMessageReceived(self, request) -> None:  # noqa: N802  (Flower's name)
-        pass
+        self.confirmed += 1
 
 
 @pytest.fixture(autouse=True)
@@ -143,6 +144,8 @@ def test_a_request_is_repeated_later_the_longer_such_requests_take(monkeypatch: 
     assert len(link.sent) == 3  # at 0, 0.1 and 0.3 s
     assert ask(grid, FIRST) == [(FIRST, False)]
     assert len(link.sent) == 4
+    # The answers to the two copies were taken on the side, so that the SuperLink does not keep them for ever.
+    assert link.confirmed == 4
 
 
 def test_nobody_is_waited_for_beyond_the_deadline_nor_asked_to_work_beyond_it() -> None:

@@ -9,7 +9,6 @@ import json
 import os
 import sqlite3
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,9 @@ from urllib.request import urlopen
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from typer.testing import CliRunner
 
+from fedpeft.cli.server import server as server_verbs
 from fedpeft.federation.client import worker_at
 from fedpeft.federation.deployed.programs import leftovers, running
 from fedpeft.federation.deployed.server_folder import ServerFolder
@@ -26,12 +27,11 @@ from fedpeft.federation.folder import METRICS, SCENARIO, RunFolder
 from fedpeft.secagg.trust import Revocations
 from fedpeft.secagg.trust.registry import Registry
 
-from .federation import Node, Up, enrol, found, free_port, until
-from .test_deployed import CLIENTS, scenario_of
+from .federation import CLIENTS, Node, Up, enrol, found, free_port, scenario_of, until
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("operations")]
+pytestmark = pytest.mark.slow
 
-ROUNDS, PATIENCE = 9, 300
+ROUNDS, PATIENCE = 14, 200
 LOCKED, FULL = 15.0, 20.0
 HOUR = 3600.0
 DISK = 256 << 20
@@ -121,8 +121,8 @@ def test_when_the_server_itself_is_killed_the_next_one_ends_what_is_left_and_no_
 
 
 def test_with_a_clock_that_is_an_hour_ahead_rounds_have_all_their_clients(world: World) -> None:
-    world.wait_for_round(3)
-    assert [row.get("contributors") for row in world.rows[3:4]] == [CLIENTS], world.story()
+    # To that clock every device has long been silent; each is there again with its next heartbeat.
+    until(lambda: any(row["contributors"] == CLIENTS for row in world.rows[2:]), PATIENCE, world.story)
     number = int((world.server.path / "sessions").read_text())
     assert abs(number - time.time() - HOUR) < 600
 
@@ -156,30 +156,29 @@ def test_a_client_that_is_revoked_is_shut_out_within_seconds_and_in_no_round_aft
     world.wait_to_hear("is not admitted any more")
     assert time.monotonic() - begun < 10
     known = len(world.rows)
-    world.wait_for_round(known)
-    assert gone not in world.rows[-1]["cohort"] or gone in world.rows[-1]["reasons"]
+    world.wait_for_round(known + 1)  # one may have been under way
+    assert gone not in world.rows[known + 1]["cohort"]
     until(lambda: "HTTP 40" in world.nodes[gone].log, 60, world.story)
 
 
 def test_a_drain_ends_after_the_round_and_the_next_server_goes_on_with_the_next(world: World) -> None:
-    verb = [sys.executable, "-m", "fedpeft", "server", "drain", str(world.server.path)]
-    assert subprocess.run([*verb, "--wait"], timeout=PATIENCE, check=False).returncode == 0
+    verb = ["drain", str(world.server.path)]
+    assert CliRunner().invoke(server_verbs, [*verb, "--wait"]).exit_code == 0
     assert world.up.end(30) == 0, world.story()
     done = len(world.rows) - 1
     assert f"is drained after round {done}; `fedpeft server up` goes on with the next" in world.up.said
     assert leftovers(world.server.flower) == []
     assert status_of(world.server)["runs"][0]["status"] == "drained"
-    again = subprocess.run(verb, capture_output=True, text=True, timeout=60, check=False)
-    assert (again.returncode, "'not running'" in again.stderr) == (2, True)
+    assert "'not running'" in str(CliRunner().invoke(server_verbs, verb).exception)
     kept = json.dumps(world.rows)
     world.start()
     world.wait_for_round(done + 1)
     assert json.dumps(world.rows[: done + 1]) == kept
     last = world.rows[done + 1]
     assert world.clients[1] not in last["cohort"]
-    lists = {client: (world.folder / client / "clients" / client / "session" / "revoked") for client in world.nodes}
-    told = {client for client, path in lists.items() if Revocations.from_bytes(path.read_bytes()).version == 1}
-    assert told == set(world.clients) - {world.clients[1]}
+    lists = {client: world.folder / client / "clients" / client / "session" / "revoked" for client in world.nodes}
+    versions = {c: Revocations.from_bytes(path.read_bytes()).version for c, path in lists.items() if path.exists()}
+    assert versions == dict.fromkeys(set(world.clients) - {world.clients[1]}, 1)
 
 
 def test_a_full_disk_is_said_in_one_line_and_waited_out(world: World, disk: Path) -> None:

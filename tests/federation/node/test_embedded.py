@@ -9,10 +9,13 @@ import time
 from collections.abc import Iterator
 from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from flwr.clientapp import ClientApp
+from flwr.proto.fleet_pb2 import ActivateNodeResponse
+from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatResponse
 
 from fedpeft.errors import LinkError
 from fedpeft.federation import flower_internals
@@ -30,11 +33,12 @@ class Wrong(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers.get("content-length", 0)))
         self.server.asked.append(self.path)
+        self.server.times.append(time.monotonic())
         self.server.stamps += [value for value in self.headers.values() if STAMP.fullmatch(value)]
         if self.server.answer is None:
             self.connection.close()
             return
-        status, body = self.server.answer
+        status, body = self.server.answer(self.path) if callable(self.server.answer) else self.server.answer
         self.send_response(status)
         self.send_header("content-length", str(len(body)))
         self.end_headers()
@@ -62,6 +66,7 @@ def wrong(certificates: Path) -> Iterator[ThreadingHTTPServer]:
     context.load_cert_chain(certificates / "right" / "server.pem", certificates / "right" / "server.key")
     server.socket = context.wrap_socket(server.socket, server_side=True)
     server.asked, server.answer, server.stamps, server.ahead = [], (500, b""), [], 0.0
+    server.times = []
     server.handle_error = lambda *_: None
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
@@ -123,6 +128,38 @@ def test_a_server_of_another_authority_is_told_nothing(wrong, certificates, tmp_
     outlive(node_for(wrong, certificates / "other" / "ca.pem", tmp_path, said), said, 2)
     assert "certificate verify failed" in said[0]
     assert wrong.asked == []
+
+
+def nothing_to_do(path: str) -> tuple[int, bytes]:
+    """Answer as a SuperLink does that knows the node and has nothing for it."""
+    answers = {
+        "activate-node": ActivateNodeResponse(node_id=5),
+        "send-node-heartbeat": SendNodeHeartbeatResponse(success=True),
+    }
+    message = answers.get(path.rpartition("/")[2])
+    return 200, message.SerializeToString() if message else b""
+
+
+def test_an_idle_device_asks_less_than_once_in_thirty_seconds(wrong, certificates, tmp_path) -> None:
+    wrong.answer, said = nothing_to_do, []
+    node = node_for(wrong, certificates / "right" / "ca.pem", tmp_path, said)
+    # A hundred times as fast as by default, but for the heartbeat, which no SuperLink takes so often.
+    scale, usual = 100.0, Rhythm()
+    node._rhythm = Rhythm(usual.soon / scale, usual.most / scale, 10.0, 10.0, 0.05)
+    thread = threading.Thread(target=node.run)
+    thread.start()
+    thread.join(6.0)
+    node.stop()
+    thread.join(20)
+    assert not thread.is_alive()
+    polls = [at for at, path in zip(wrong.times, wrong.asked, strict=True) if path.endswith("pull-messages")]
+    beats = [path for path in wrong.asked if path.endswith("heartbeat")]
+    gaps = [scale * (after - before) for before, after in pairwise(polls)]
+    assert gaps[0] < 30 < usual.most * 0.99 <= min(gaps[-2:])
+    assert len(beats) == 1
+    # Polls as measured when nothing has happened for long, and a heartbeat at four fifths of its interval.
+    assert 30 / min(gaps[-2:]) + 30 / (0.8 * usual.idle) < 0.5
+    assert len(polls) < 30
 
 
 def test_another_flower_is_refused_before_anything_is_asked_of_it() -> None:

@@ -109,6 +109,8 @@ CONTENTS: dict[str, Callable[[bytes], RecordDict]] = {
     "one byte less": lambda data: parcel(data[:-1]),
     "one byte more": lambda data: parcel(data + b"\0"),
     "a megabyte more": lambda data: parcel(data + bytes(1 << 20)),
+    "no bytes": lambda data: RecordDict({"payload": ConfigRecord({"payload": data.hex()})}),
+    "another field beside it": lambda data: RecordDict({"payload": ConfigRecord({"payload": data, "more": 1})}),
     "a shape that lies": lambda data: _array("uint8", (len(data) + 1,), data),
     "another type": lambda data: _array("float32", (len(data) // 4,), data),
     "a pickle": lambda data: _array("uint8", (len(data),), data, stype="numpy.ndarray"),
@@ -127,7 +129,7 @@ def _array(dtype: str, shape: tuple[int, ...], data: bytes, stype: str = "fedpef
 
 
 def _bytes(content: RecordDict) -> bytes:
-    return bytes(content.array_records["payload"]["payload"].data)
+    return bytes(content.config_records["payload"]["payload"])
 
 
 class Spoilt:
