@@ -172,7 +172,8 @@ included, with nodes that ask every 0.1 to 1 s. Processor time is that of a node
 {table}
 Without secure aggregation except in the last column: a round is then one message per client, which favours the stock
 SuperNode. On {machine["cores"]} shared cores, Python {machine["python"]}, flwr {machine["flwr"]}; the default without `--full`
-takes three nodes of each kind and one stock round.
+takes three nodes of each kind and one stock round. Where a stock SuperNode needs more than 20 s for a message, the server asks
+it again, and the ratio is larger than it should be.
 """
 
 
