@@ -20,7 +20,6 @@ FACTS = {
     "superlink-90": "failed (80 s down): a task's heartbeat is missed after 60 s",
     "database": "HTTP 500 on pull (9 s); all SuperNodes offline for ever, processes alive",
     "proxy-500": "one HTTP 500 stops a SuperNode for ever, its process stays alive",
-    "stranger": "not measured: node authentication is the same program on both sides",
 }
 """What an earlier measurement of the same version says, for rows that were not measured here."""
 
@@ -29,6 +28,7 @@ _INAPPLICABLE = {
     "node-survivors": "no such stage",
     "node-unmask": "no such stage",
     "supervisor": "nobody supervises it",
+    "stranger": "not measured: node authentication is the same program on both sides",
     "revoked": "no certificates of clients: an operator unregisters a node by hand",
     "expired": "no certificates of clients",
 }
