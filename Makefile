@@ -38,8 +38,8 @@ check: setup
 bench: setup
 	for name in ring base roundtrip; do $(BIN)/fedpeft bench $$name || exit 1; done
 
-# Real processes, killed and cut off; writes docs/reliability.md. On two cores: ours 15 minutes, in two halves because
-# certificates that end need a federation of their own; stock Flower's 10; transport 6; the soak 7.
+# Real processes, killed and cut off; each writes docs/reliability.md. On two shared cores: reliability 12 minutes and 3,
+# because certificates that end need a federation of their own; stock Flower 10, transport 6; the soak 9.
 reliability: setup
 	$(BIN)/python -m tests.reliability --part kept
 	$(BIN)/python -m tests.reliability --part ended

@@ -9,7 +9,6 @@ adapter bit for bit is what must hold.
 from __future__ import annotations
 
 import json
-import threading
 import time
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -22,6 +21,8 @@ from fedpeft.aggregation import advance
 from fedpeft.federation.checkpoint import FILE, Checkpoint
 from fedpeft.federation.folder import METRICS, RunFolder
 from fedpeft.federation.worker import Worker
+
+from .watching import Watching
 
 _LOOK = 0.05
 
@@ -47,7 +48,7 @@ class Verdict:
     unchecked: list[int] = field(default_factory=list)
 
 
-class Keeper:
+class Keeper(Watching):
     """Looks at a run's folder, many times a second.
 
     Parameters
@@ -61,20 +62,11 @@ class Keeper:
     """
 
     def __init__(self, worker: Worker, folder: Path, clear: Path) -> None:
+        super().__init__(_LOOK)
         self._worker, self._folder, self._clear = worker, folder, clear
         self.seen: dict[int, Seen] = {}
         self._again: list[int] = []
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="keeper", daemon=True)
-
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End."""
-        self._stopping.set()
-        self._thread.join()
+        self._stamp = 0
 
     @property
     def last(self) -> int:
@@ -125,25 +117,24 @@ class Keeper:
                 return True
         return False
 
-    def _watch(self) -> None:
-        stamp = 0
-        while not self._stopping.wait(_LOOK):
-            try:
-                now = (self._folder / FILE).stat().st_mtime_ns
-                if now == stamp:
-                    continue
-                point = Checkpoint.read(self._folder, self._worker.scenario.digest, self._worker.size)
-                rows = RunFolder(self._folder).lines(METRICS)
-            except (OSError, json.JSONDecodeError):
-                continue
-            stamp = now
-            row = next((row for row in rows if point is not None and row["round"] == point.round), None)
-            if point is None or row is None:
-                continue
-            if point.round in self.seen:
-                self._again.append(point.round)  # it was committed already
-                continue
-            self.seen[point.round] = Seen(point, row, time.monotonic())
+    def look(self) -> None:
+        """See whether a round has been committed."""
+        try:
+            now = (self._folder / FILE).stat().st_mtime_ns
+            if now == self._stamp:
+                return
+            point = Checkpoint.read(self._folder, self._worker.scenario.digest, self._worker.size)
+            rows = RunFolder(self._folder).lines(METRICS)
+        except (OSError, json.JSONDecodeError):
+            return
+        self._stamp = now
+        row = next((row for row in rows if point is not None and row["round"] == point.round), None)
+        if point is None or row is None:
+            return
+        if point.round in self.seen:
+            self._again.append(point.round)  # it was committed already
+            return
+        self.seen[point.round] = Seen(point, row, time.monotonic())
 
 
 def _same(row: dict[str, Any] | None) -> str:

@@ -7,7 +7,6 @@ import json
 import random
 import signal
 import sys
-import threading
 import time
 from collections import Counter
 from contextlib import suppress
@@ -28,6 +27,7 @@ from fedpeft.methods.attached import SHARED
 from .operation import Operation, scenario_of
 from .page import write_page
 from .record import REPOSITORY, RESULTS, SOAK, keep, stamp
+from .watching import Watching
 
 CLIENTS, COHORT = 6, 5
 PLOT = REPOSITORY / "docs" / "images" / "soak.png"
@@ -46,35 +46,25 @@ class Sample:
     age: float
 
 
-class Memory:
+class Memory(Watching):
     """Samples the resident memory of everybody, once a second."""
 
     def __init__(self, op: Operation) -> None:
+        super().__init__(1.0)
         self._op, self._start = op, time.monotonic()
         self.samples: list[Sample] = []
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="memory", daemon=True)
-
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End."""
-        self._stopping.set()
-        self._thread.join()
 
     @property
     def now(self) -> float:
         """Seconds since the beginning."""
         return time.monotonic() - self._start
 
-    def _watch(self) -> None:
-        while not self._stopping.wait(1.0):
-            for name, process in self._everybody():
-                with suppress(psutil.Error):
-                    age = time.time() - process.create_time()
-                    self.samples.append(Sample(self.now, name, process.memory_info().rss / _MIB, age))
+    def look(self) -> None:
+        """Take one sample of each."""
+        for name, process in self._everybody():
+            with suppress(psutil.Error):
+                age = time.time() - process.create_time()
+                self.samples.append(Sample(self.now, name, process.memory_info().rss / _MIB, age))
 
     def _everybody(self) -> list[tuple[str, psutil.Process]]:
         found = []
