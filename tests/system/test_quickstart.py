@@ -21,7 +21,7 @@ import pytest
 
 from tests.device.edge.conftest import persons_messages
 
-PATIENCE = 150
+PATIENCE = 600
 
 
 def blocks(page: Path, kind: str) -> list[str]:
