@@ -180,7 +180,7 @@ def test_a_base_that_no_batch_of_rows_can_run_is_refused_before_anything_is_expo
 
 def test_without_torch_a_run_without_a_base_for_serving_is_told_what_to_do(run, capsys, monkeypatch):
     shutil.rmtree(run / "device" / "base-rows")
-    monkeypatch.setattr("fedpeft.cli.options.find_spec", lambda name: None if name == "torch" else object())
+    monkeypatch.setattr("fedpeft.cli.serve.find_spec", lambda name: None if name == "torch" else object())
     code, _, err = run_command(capsys, "--run", str(run))
     assert code == 2
     assert "fedpeft[train]" in err
