@@ -15,7 +15,7 @@ import psutil
 from fedpeft.bench.loopback import Node, enrol, found
 from fedpeft.bench.relay import Relay
 from fedpeft.federation.client import worker_at
-from fedpeft.federation.deployed.programs import running
+from fedpeft.federation.deployed.programs import leftovers, running
 from fedpeft.federation.deployed.server_folder import SETTINGS, ServerFolder
 from fedpeft.federation.folder import SCENARIO, RunFolder, to_toml
 from fedpeft.files import write_whole
@@ -152,15 +152,21 @@ class Operation:
         self.until(lambda: "superlink" in running(self.server.flower), 60, "a SuperLink")
         return psutil.Process(running(self.server.flower)["superlink"])
 
+    def serverapps(self) -> list[psutil.Process]:
+        """Return the ServerApps that run, also one whose executor has been started again since."""
+        found = []
+        for process in leftovers(self.server.flower):
+            with suppress(psutil.Error):
+                if "serverapp" in " ".join(process.cmdline()):
+                    found.append(process)
+        return found
+
     def serverapp(self) -> psutil.Process:
         """Return the ServerApp, once there is one that holds the run."""
         found: list[psutil.Process] = []
 
         def there() -> bool:
-            with suppress(psutil.Error, KeyError):
-                executor = psutil.Process(running(self.server.flower)["superexec"])
-                children = executor.children(recursive=True)
-                found[:] = [child for child in children if "serverapp" in " ".join(child.cmdline())]
+            found[:] = self.serverapps()
             return bool(found) and self.run.in_use()
 
         self.until(there, 240, "a ServerApp")

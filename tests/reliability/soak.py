@@ -19,7 +19,6 @@ import numpy as np
 import psutil
 
 from fedpeft.adapters import Adapter
-from fedpeft.federation.deployed.programs import running
 from fedpeft.federation.messages import published
 from fedpeft.federation.server import GLOBAL_ADAPTER
 from fedpeft.methods.attached import SHARED
@@ -31,7 +30,7 @@ from .watching import Watching
 
 CLIENTS, COHORT = 6, 5
 PLOT = REPOSITORY / "docs" / "images" / "soak.png"
-_PAUSE = (5.0, 14.0)
+_PAUSE = (3.0, 9.0)
 _WEIGHTS = {"nodes": 0.84, "the ServerApp": 0.06, "the SuperLink": 0.1}
 _MIB, _GROWN = 1 << 20, 20.0
 
@@ -70,11 +69,8 @@ class Memory(Watching):
         found = []
         with suppress(psutil.Error, KeyError):
             found.append(("supervisor", self._op.supervisor()))
-            pids = running(self._op.server.flower)
-            found.append(("SuperLink", psutil.Process(pids["superlink"])))
-            for child in psutil.Process(pids["superexec"]).children(recursive=True):
-                if "serverapp" in " ".join(child.cmdline()):
-                    found.append(("ServerApp", child))
+            found.append(("SuperLink", self._op.superlink()))
+        found += [("ServerApp", process) for process in self._op.serverapps()]
         for index, pid in list(self._op.nursery.pids.items()):
             with suppress(psutil.Error):
                 found.append((f"node {index}", psutil.Process(pid)))
