@@ -6,9 +6,6 @@
 from __future__ import annotations
 
 import json
-import os
-import sqlite3
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,11 +35,10 @@ DISK = 256 << 20
 
 
 class World:
-    """A server on a disk of its own, its devices, and the `up` that runs now."""
+    """A server, its devices, and the `up` that runs now."""
 
-    def __init__(self, folder: Path, disk: Path) -> None:
-        self.disk = disk
-        self.server = found(disk / "server")
+    def __init__(self, folder: Path) -> None:
+        self.server = found(folder / "server")
         settings = self.server.path / "server.toml"
         text = settings.read_text().replace("deadline = 600.0", "deadline = 90.0")
         self.metrics = f"127.0.0.1:{free_port()}"
@@ -80,18 +76,8 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Return a small disk."""
-    folder = tmp_path_factory.mktemp("disk")
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(folder)], check=False)
-    yield folder
-    if mounted.returncode == 0:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory, disk: Path) -> Iterator[World]:
-    made = World(tmp_path_factory.mktemp("world"), disk)
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    made = World(tmp_path_factory.mktemp("world"))
     for node in made.nodes.values():
         node.start()  # forked before there are threads
     made.start()
@@ -140,16 +126,6 @@ def test_while_it_runs_prometheus_hears_what_status_says(world: World) -> None:
     assert values["fedpeft_run_working", "loopback"] == 1
 
 
-def test_a_database_that_somebody_locks_for_fifteen_seconds_is_waited_for(world: World) -> None:
-    before = len(world.rows)
-    with sqlite3.connect(world.server.database, timeout=30, isolation_level=None) as other:
-        other.execute("BEGIN IMMEDIATE")
-        time.sleep(LOCKED)
-        other.execute("ROLLBACK")
-    world.wait_for_round(before)
-    assert not any(row.get("burnt") for row in world.rows), world.story()
-
-
 def test_a_client_that_is_revoked_is_shut_out_within_seconds_and_in_no_round_after(world: World) -> None:
     gone = world.clients[1]
     Registry(world.server.registry).revoke(gone)
@@ -180,24 +156,6 @@ def test_a_drain_ends_after_the_round_and_the_next_server_goes_on_with_the_next(
     lists = {client: world.folder / client / "clients" / client / "session" / "revoked" for client in world.nodes}
     versions = {c: Revocations.from_bytes(path.read_bytes()).version for c, path in lists.items() if path.exists()}
     assert versions == dict.fromkeys(set(world.clients) - {world.clients[1]}, 1)
-
-
-def test_a_full_disk_is_said_in_one_line_and_waited_out(world: World, disk: Path) -> None:
-    if not os.path.ismount(disk):
-        pytest.skip("needs to mount a small disk")
-    kept, ballast = json.dumps(world.rows), disk / "ballast"
-    with ballast.open("wb") as file:
-        try:
-            while True:
-                file.write(bytes(1 << 20))
-                file.flush()
-        except OSError:
-            pass
-    world.wait_to_hear("nothing new begins before there is room")
-    time.sleep(FULL)
-    assert json.dumps(world.rows[: len(json.loads(kept))]) == kept
-    ballast.unlink()
-    world.wait_to_hear("disk: there is room again")
 
 
 def test_after_all_that_every_round_was_run_once(world: World) -> None:
