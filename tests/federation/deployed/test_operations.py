@@ -29,9 +29,7 @@ from .federation import CLIENTS, Node, Up, enrol, found, free_port, scenario_of,
 pytestmark = pytest.mark.slow
 
 ROUNDS, PATIENCE = 14, 200
-LOCKED, FULL = 15.0, 20.0
 HOUR = 3600.0
-DISK = 256 << 20
 
 
 class World:
