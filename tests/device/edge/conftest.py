@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -35,6 +37,12 @@ def persons_messages(client: str, latest: int) -> list[Written]:
         Written(m.text, m.mine, m.conversation, now - 3600 * (1 - ((m.time or 0.0) - first) / (last - first)))
         for m in found
     ]
+
+
+def in_a_loop(work: Callable[[], Coroutine[object, object, None]]) -> None:
+    """Run what an asynchronous app does, in a thread: in a worker's own another test may have left a loop marked as running."""
+    with ThreadPoolExecutor(1) as alone:
+        alone.submit(lambda: asyncio.run(work())).result()
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from fedpeft.device.edge.policy import ANYTIME
 from fedpeft.device.edge.training import Job, Learned
 from fedpeft.errors import BundleError, ConsentError, PolicyError, StoreError
 from fedpeft.export import export_adapter
-from tests.device.edge.conftest import FINE, probes
+from tests.device.edge.conftest import FINE, in_a_loop, probes
 
 LEARNED = Learned(messages=1, steps=1, gate=1.0, before=2.0, after=1.0, seconds=0.1)
 
@@ -223,7 +223,7 @@ def test_the_same_is_there_for_asynchronous_apps(device, loudest):
         assert await client.forget() == 5
         await client.withdraw()
 
-    asyncio.run(day())
+    in_a_loop(day)
 
 
 def test_an_app_that_does_not_train_never_imports_torch(run, tmp_path):

@@ -15,7 +15,7 @@ from fedpeft.device.edge.joining import Joined, Seat
 from fedpeft.device.edge.membership import Membership
 from fedpeft.device.edge.policy import ANYTIME, Policy
 from fedpeft.errors import FedpeftError, PolicyError, StoreError
-from tests.device.edge.conftest import FINE, probes
+from tests.device.edge.conftest import FINE, in_a_loop, probes
 
 
 def enroller(home: Path, token: str) -> Membership:
@@ -102,7 +102,7 @@ def test_asynchronous_apps_enrol_join_and_cancel(tmp_path: Path) -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
 
-    asyncio.run(app())
+    in_a_loop(app)
     assert ended.wait(20)
 
 
